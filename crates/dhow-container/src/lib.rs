@@ -1,0 +1,2 @@
+//! Records and life cycle of containers and volumes.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Moves images between registry, archive, store and snapshots.
+#![forbid(unsafe_code)]

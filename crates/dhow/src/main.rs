@@ -1,0 +1,4 @@
+//! The `dhow` command.
+#![forbid(unsafe_code)]
+
+fn main() {}
