@@ -1,0 +1,69 @@
+//! Where the files of a container are.
+
+use std::path::{Path, PathBuf};
+
+/// The folder of a container that survives its processes: `<root>/containers/<id>/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bundle {
+    dir: PathBuf,
+}
+
+impl Bundle {
+    /// The bundle in `dir`.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Bundle { dir: dir.into() }
+    }
+
+    /// The folder itself.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The OCI runtime configuration.
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("config.json")
+    }
+
+    /// The empty directory the root file system is mounted on (in the container's own mount namespace).
+    pub fn rootfs(&self) -> PathBuf {
+        self.dir.join("rootfs")
+    }
+
+    /// The [`ExitStatus`](crate::ExitStatus) of the last run.
+    pub fn exit(&self) -> PathBuf {
+        self.dir.join("exit.json")
+    }
+}
+
+/// The folder of a container that is only meaningful while it runs: `<run>/<id>/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunDir {
+    dir: PathBuf,
+}
+
+impl RunDir {
+    /// The run-time folder `dir`.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        RunDir { dir: dir.into() }
+    }
+
+    /// The folder itself.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Locked by the shim for as long as it lives. The file stays: removing it would give two shims two locks.
+    pub fn lock(&self) -> PathBuf {
+        self.dir.join("lock")
+    }
+
+    /// Process id and start time of the container's init, as JSON.
+    pub fn init(&self) -> PathBuf {
+        self.dir.join("init.json")
+    }
+
+    /// Where the shim accepts attached clients.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("attach.sock")
+    }
+}

@@ -1,0 +1,174 @@
+//! A container as its user describes it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use oci_spec::runtime::LinuxSeccomp;
+
+/// A container as its user describes it; [`to_spec`](Self::to_spec) makes the OCI configuration of it.
+///
+/// Everything not said is as Docker does it.
+#[derive(Clone, Debug, Default)]
+pub struct ContainerSpec {
+    /// The container's id, which names its cgroup.
+    pub id: String,
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// `NAME=value`, later ones win. `PATH`, `HOSTNAME`, `TERM` and `HOME` are added when missing.
+    pub env: Vec<String>,
+    /// Working directory, created when missing. Empty means `/`.
+    pub cwd: String,
+    /// `user[:group]`, by name or number, looked up inside the container. Empty means root.
+    pub user: String,
+    /// Supplementary groups by name or number.
+    pub groups: Vec<String>,
+    /// Host name. Empty keeps the one of the host.
+    pub hostname: String,
+    /// With a terminal.
+    pub terminal: bool,
+    /// The root file system cannot be written.
+    pub readonly_rootfs: bool,
+    /// Executing a setuid program gains nothing.
+    pub no_new_privileges: bool,
+    /// All capabilities, all devices, no seccomp, nothing masked.
+    pub privileged: bool,
+    /// Run our own init as process 1, which reaps orphans and forwards signals (`--init`).
+    pub init: bool,
+    /// The seccomp profile.
+    pub seccomp: SeccompChoice,
+    /// Capabilities beyond the default set, with or without `CAP_`; `ALL` is understood.
+    pub cap_add: Vec<String>,
+    /// Capabilities taken from the default set, with or without `CAP_`; `ALL` is understood.
+    pub cap_drop: Vec<String>,
+    /// Which namespaces are the container's own.
+    pub namespaces: Namespaces,
+    /// Volumes, bind mounts and tmpfs, mounted after the default ones in order of depth.
+    pub mounts: Vec<MountSpec>,
+    /// Resource limits of the process.
+    pub rlimits: Vec<Rlimit>,
+    /// Limits of the cgroup.
+    pub resources: Resources,
+    /// Kernel parameters of the container's namespaces.
+    pub sysctls: BTreeMap<String, String>,
+    /// Size of /dev/shm. `None` means 64 MiB.
+    pub shm_bytes: Option<u64>,
+    /// Folder of the cgroup. Empty means `/dhow`.
+    pub cgroup_parent: String,
+    /// Run in a user namespace with these ids.
+    pub id_map: Option<IdMap>,
+}
+
+/// The seccomp profile of a container.
+#[derive(Clone, Debug, Default)]
+pub enum SeccompChoice {
+    /// Equal in effect to Docker's default.
+    #[default]
+    Default,
+    /// None.
+    Unconfined,
+    /// The user's.
+    Profile(Box<LinuxSeccomp>),
+}
+
+/// Where one namespace of a container comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NamespaceChoice {
+    /// Made for the container.
+    #[default]
+    Private,
+    /// The host's.
+    Host,
+    /// An existing one, for example `/proc/<pid>/ns/net`.
+    Path(PathBuf),
+}
+
+/// Which namespaces are the container's own. The mount namespace always is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    /// Network.
+    pub network: NamespaceChoice,
+    /// Process ids.
+    pub pid: NamespaceChoice,
+    /// System V IPC and message queues.
+    pub ipc: NamespaceChoice,
+    /// Host name.
+    pub uts: NamespaceChoice,
+    /// The view of the cgroup hierarchy.
+    pub cgroup: NamespaceChoice,
+}
+
+/// How mounts made later on one side show on the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Propagation {
+    /// Not at all.
+    #[default]
+    Private,
+    /// From the host to the container.
+    Slave,
+}
+
+/// One mount a user asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MountSpec {
+    /// A file or directory of the host, volumes included. The source must exist.
+    Bind {
+        /// Path on the host.
+        source: PathBuf,
+        /// Path in the container.
+        target: String,
+        /// Not writable, submounts included.
+        readonly: bool,
+        /// How later mounts show.
+        propagation: Propagation,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Path in the container.
+        target: String,
+        /// Mount options such as `size=64m` or `ro`. Docker's defaults are `noexec,nosuid,nodev`.
+        options: Vec<String>,
+    },
+}
+
+/// One resource limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rlimit {
+    /// Lower-case name without prefix, for example `nofile`.
+    pub name: String,
+    /// The limit in force. `u64::MAX` is unlimited.
+    pub soft: u64,
+    /// The ceiling of `soft`.
+    pub hard: u64,
+}
+
+/// Limits of the cgroup. `None` sets none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Memory.
+    pub memory_bytes: Option<i64>,
+    /// Memory and swap together; -1 is unlimited swap.
+    pub memory_swap_bytes: Option<i64>,
+    /// Relative weight, 1024 is normal.
+    pub cpu_shares: Option<u64>,
+    /// Processor time in a period, in microseconds.
+    pub cpu_quota_us: Option<i64>,
+    /// The period, in microseconds.
+    pub cpu_period_us: Option<u64>,
+    /// Processors, for example `0-2,4`.
+    pub cpuset_cpus: Option<String>,
+    /// Processes and threads.
+    pub pids_max: Option<i64>,
+}
+
+/// One range of ids of a user namespace, the same for users and groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdMap {
+    /// First user of the range on the host.
+    pub host_uid: u32,
+    /// First group of the range on the host.
+    pub host_gid: u32,
+    /// First id of the range in the container.
+    pub container_id: u32,
+    /// Length of the range.
+    pub size: u32,
+}

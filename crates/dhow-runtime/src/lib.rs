@@ -1,0 +1,32 @@
+//! One container process from bundle to exit code: spec, launch, init, shim, stdio, log.
+//!
+//! A container is a [`Bundle`] on disk (OCI `config.json`, log, exit status) and, while it lives, one
+//! *shim*: this very program, executed again as a small single-threaded process that outlives the command
+//! that started it. The shim clones the container's init, owns its stdio and log, and records its exit.
+//! Nobody else keeps state: whether a container runs is read from a lock the shim holds (see [`state`]).
+//!
+//! Three doors lead in:
+//! - [`spawn_shim`] starts a container that may outlive the caller, [`Attached`] talks to it;
+//! - [`exec`] runs one more process inside a running container;
+//! - [`launch_once`] runs a process to its end on behalf of the caller (a build step).
+//!
+//! All three execute the calling binary again, so its `main` must begin with
+//! [`shim::main_if_requested`].
+#![forbid(unsafe_code)]
+
+pub mod attach;
+mod bundle;
+mod container;
+mod request;
+pub mod shim;
+mod status;
+
+pub use bundle::{Bundle, RunDir};
+pub use container::{
+    ContainerSpec, IdMap, MountSpec, NamespaceChoice, Namespaces, Propagation, Resources, Rlimit,
+    SeccompChoice,
+};
+pub use request::{
+    ExecRequest, LogFile, OnceRequest, RootMount, RuntimeChoice, ShimRequest, StdinMode, WindowSize,
+};
+pub use status::{ExitStatus, RuntimeState, StartError, Started};
