@@ -5,22 +5,22 @@ use std::sync::{Condvar, Mutex};
 use dhow_oci::Digest;
 
 use crate::miss::explain;
-use crate::{CacheKey, CachePolicy, FactKind, Facts, Graph, MissReason, Site, Tree, Vertex, VertexId};
+use crate::{CacheKey, CachePolicy, Facts, Graph, MissReason, Site, Tree, Vertex, VertexId};
 
 /// Does the work of vertices. Called from several threads at once.
 pub trait Worker: Sync {
     /// What a vertex is to do.
     type Op: Sync;
-    /// What it yields; cheap to clone.
+    /// What a vertex adds by itself, and so what is cached.
+    type Step;
+    /// What its dependents build upon: its step on top of its inputs. Cheap to clone.
     type Output: Clone + Send;
     /// What can go wrong.
     type Error: Send;
 
-    /// What the result of `vertex` depends on apart from the content of `inputs`. May read files.
+    /// What the step depends on. Inputs that matter as a whole enter by the digest of their content, as
+    /// [`FactKind::Input`](crate::FactKind::Input); of others only the files read enter. May read files.
     fn facts(&self, vertex: &Vertex<Self::Op>, inputs: &[Self::Output]) -> Result<Facts, Self::Error>;
-
-    /// The content of a result, as the keys of its dependents see it.
-    fn content(&self, output: &Self::Output) -> Digest;
 
     /// Does the work.
     fn run(
@@ -28,24 +28,27 @@ pub trait Worker: Sync {
         id: VertexId,
         vertex: &Vertex<Self::Op>,
         inputs: &[Self::Output],
-    ) -> Result<Self::Output, Self::Error>;
+    ) -> Result<Self::Step, Self::Error>;
+
+    /// Puts a step, new or cached, on top of its inputs.
+    fn join(&self, vertex: &Vertex<Self::Op>, inputs: &[Self::Output], step: Self::Step) -> Self::Output;
 }
 
-/// Remembers results across builds and processes.
-pub trait Cache<Output, Error>: Sync {
+/// Remembers steps across builds and processes.
+pub trait Cache<Step, Error>: Sync {
     /// Held while a key is being worked on; dropping it lets the next one in.
     type Claim;
 
     /// Waits until no other thread or process works on `key`.
     fn claim(&self, key: &CacheKey) -> Result<Self::Claim, Error>;
 
-    /// The result kept under `key`. One that has lost a part of itself is not there.
-    fn lookup(&self, key: &CacheKey) -> Result<Option<Output>, Error>;
+    /// The step kept under `key`. One that has lost a part of itself is not there.
+    fn lookup(&self, key: &CacheKey) -> Result<Option<Step>, Error>;
 
-    /// Keeps a result and the facts that led to it.
-    fn record(&self, key: &CacheKey, facts: &Facts, site: &Site, output: &Output) -> Result<(), Error>;
+    /// Keeps a step and the facts that led to it.
+    fn record(&self, key: &CacheKey, facts: &Facts, site: &Site, step: &Step) -> Result<(), Error>;
 
-    /// Facts of earlier results at this site, the latest first; a handful is enough.
+    /// Facts of earlier steps at this site, the latest first; a handful is enough.
     fn earlier(&self, site: &Site) -> Result<Vec<Facts>, Error>;
 
     /// A list of files by its digest.
@@ -103,7 +106,7 @@ struct Progress<Output, Error> {
 impl<'a, W, C> Solver<'a, W, C>
 where
     W: Worker,
-    C: Cache<W::Output, W::Error>,
+    C: Cache<W::Step, W::Error>,
 {
     /// A solver that runs at most `jobs` vertices at a time and tells `observer` what happens.
     pub fn new(
@@ -168,31 +171,39 @@ where
     ) -> Result<W::Output, W::Error> {
         let vertex = graph.vertex(id);
         (self.observer)(Event::Started(id));
-        if vertex.cache == CachePolicy::Bypass {
+        let step = if vertex.cache == CachePolicy::Bypass {
             (self.observer)(Event::LookedUp(id, Lookup::Bypassed));
-            return self.worker.run(id, vertex, inputs);
-        }
-        let mut facts = self.worker.facts(vertex, inputs)?;
-        for (index, input) in inputs.iter().enumerate() {
-            facts.content(FactKind::Input, index.to_string(), self.worker.content(input));
-        }
+            self.worker.run(id, vertex, inputs)?
+        } else {
+            self.reuse_or_run(id, vertex, inputs)?
+        };
+        Ok(self.worker.join(vertex, inputs, step))
+    }
+
+    fn reuse_or_run(
+        &self,
+        id: VertexId,
+        vertex: &Vertex<W::Op>,
+        inputs: &[W::Output],
+    ) -> Result<W::Step, W::Error> {
+        let facts = self.worker.facts(vertex, inputs)?;
         let key = facts.key();
-        if let Some(output) = self.reuse(vertex, id, &key)? {
-            return Ok(output);
+        if let Some(step) = self.reuse(vertex, id, &key)? {
+            return Ok(step);
         }
         let _claim = self.cache.claim(&key)?;
         // Whoever held the claim before may have done this very work.
-        if let Some(output) = self.reuse(vertex, id, &key)? {
-            return Ok(output);
+        if let Some(step) = self.reuse(vertex, id, &key)? {
+            return Ok(step);
         }
         let reason = match vertex.cache {
             CachePolicy::Refresh => MissReason::Refresh,
             _ => explain(&facts, &self.cache.earlier(&vertex.site)?, &|digest| self.cache.tree(digest)),
         };
         (self.observer)(Event::LookedUp(id, Lookup::Miss(reason)));
-        let output = self.worker.run(id, vertex, inputs)?;
-        self.cache.record(&key, &facts, &vertex.site, &output)?;
-        Ok(output)
+        let step = self.worker.run(id, vertex, inputs)?;
+        self.cache.record(&key, &facts, &vertex.site, &step)?;
+        Ok(step)
     }
 
     fn reuse(
@@ -200,7 +211,7 @@ where
         vertex: &Vertex<W::Op>,
         id: VertexId,
         key: &CacheKey,
-    ) -> Result<Option<W::Output>, W::Error> {
+    ) -> Result<Option<W::Step>, W::Error> {
         if vertex.cache == CachePolicy::Refresh {
             return Ok(None);
         }

@@ -33,10 +33,11 @@ impl World {
 
 impl Worker for World {
     type Op = String;
+    type Step = Digest;
     type Output = Digest;
     type Error = String;
 
-    fn facts(&self, vertex: &Vertex<String>, _: &[Digest]) -> Result<Facts, String> {
+    fn facts(&self, vertex: &Vertex<String>, inputs: &[Digest]) -> Result<Facts, String> {
         let mut facts = Facts::new();
         facts.text(FactKind::Instruction, "", vertex.op.as_str());
         if vertex.op.starts_with("copy") {
@@ -49,11 +50,14 @@ impl Worker for World {
                 }
             }
         }
+        for (index, input) in inputs.iter().enumerate() {
+            facts.content(FactKind::Input, index.to_string(), *input);
+        }
         Ok(facts)
     }
 
-    fn content(&self, output: &Digest) -> Digest {
-        *output
+    fn join(&self, _: &Vertex<String>, _: &[Digest], step: Digest) -> Digest {
+        step
     }
 
     fn run(&self, _: VertexId, vertex: &Vertex<String>, inputs: &[Digest]) -> Result<Digest, String> {
