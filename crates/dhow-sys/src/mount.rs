@@ -1,0 +1,149 @@
+//! Mounts by descriptor: made detached, prepared, and then attached to an open directory or file.
+//!
+//! No call here resolves a path of a container. The caller opens the target itself (see
+//! [`beneath`](crate::beneath)) and what was checked is what is mounted on: there is no second lookup that
+//! a symbolic link placed in between could lead astray.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
+};
+
+/// A change to the attributes of a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// Attributes to set.
+    pub set: MountAttrFlags,
+    /// Attributes to clear.
+    pub clear: MountAttrFlags,
+    /// Propagation to change to.
+    pub propagation: Option<Propagation>,
+}
+
+impl Attributes {
+    /// Sets `attributes` and leaves the others.
+    pub fn set(attributes: MountAttrFlags) -> Self {
+        Attributes { set: attributes, clear: MountAttrFlags::empty(), propagation: None }
+    }
+
+    /// Changes the propagation only.
+    pub fn propagation(propagation: Propagation) -> Self {
+        Attributes { propagation: Some(propagation), ..Self::set(MountAttrFlags::empty()) }
+    }
+}
+
+/// How mounts made later at one place show at its copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    /// Not at all.
+    Private,
+    /// From the original to the copy.
+    Slave,
+}
+
+/// Makes a file system of type `kind`, mounted nowhere yet.
+pub fn new_filesystem(
+    kind: &str,
+    source: &str,
+    options: &[(&str, Option<&str>)],
+    attributes: MountAttrFlags,
+) -> io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(context.as_fd(), "source", source)?;
+    for (key, value) in options {
+        match value {
+            Some(value) => rustix::mount::fsconfig_set_string(context.as_fd(), *key, *value)?,
+            None => rustix::mount::fsconfig_set_flag(context.as_fd(), *key)?,
+        }
+    }
+    rustix::mount::fsconfig_create(context.as_fd())?;
+    Ok(rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// Copies the mount that shows the open file or directory `from`, mounted nowhere yet (a bind mount).
+pub fn copy_tree(from: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    Ok(rustix::mount::open_tree(from, "", flags)?)
+}
+
+/// [`copy_tree`] of what `path` leads to, symbolic links followed: for paths of the host.
+pub fn copy_tree_at(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    Ok(rustix::mount::open_tree(CWD, path, flags)?)
+}
+
+/// Attaches the detached `mount` on top of the open file or directory `target`.
+pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(mount, "", target, "", flags)?)
+}
+
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// Changes the attributes of `mount`, of everything mounted below it too if `recursive`.
+pub fn set_attributes(mount: BorrowedFd<'_>, attributes: Attributes, recursive: bool) -> io::Result<()> {
+    let attr = MountAttr {
+        attr_set: attributes.set.bits().into(),
+        attr_clr: attributes.clear.bits().into(),
+        propagation: match attributes.propagation {
+            None => 0,
+            Some(Propagation::Private) => libc::MS_PRIVATE,
+            Some(Propagation::Slave) => libc::MS_SLAVE,
+        },
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a C string and attr has the layout and size the kernel is told.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Cuts the calling process's mounts off from those it was copied from: what it mounts shows nowhere else.
+///
+/// With [`Propagation::Slave`], mounts made there still show here.
+pub fn isolate_mounts(propagation: Propagation) -> io::Result<()> {
+    let kind = match propagation {
+        Propagation::Private => MountPropagationFlags::PRIVATE,
+        Propagation::Slave => MountPropagationFlags::DOWNSTREAM,
+    };
+    Ok(rustix::mount::mount_change("/", kind | MountPropagationFlags::REC)?)
+}
+
+/// Makes the directory `root`, which must be a mount, the root of the calling process's mount namespace and
+/// leaves all other mounts behind.
+pub fn pivot_root(root: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::process::fchdir(root)?;
+    // The old root lands on top of the new one and is then taken off; no directory for it is needed.
+    rustix::process::pivot_root(".", ".")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH)?;
+    Ok(rustix::process::chdir("/")?)
+}
+
+/// Takes the topmost mount off `path`, at once for newcomers and for good when nobody uses it any more.
+pub fn detach(path: impl AsRef<OsStr>) -> io::Result<()> {
+    Ok(rustix::mount::unmount(path.as_ref(), UnmountFlags::DETACH)?)
+}
