@@ -28,6 +28,8 @@
 mod content;
 mod database;
 mod disk;
+#[cfg(test)]
+mod faults;
 mod file_hashes;
 mod fsck;
 mod gc;
