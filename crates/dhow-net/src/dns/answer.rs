@@ -1,0 +1,181 @@
+//! What to do with a query: answer it from the network's names, or ask somebody else.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::PTR;
+use hickory_proto::rr::{Name, RData, Record as DnsRecord, RecordType};
+
+use crate::ledger::Reader;
+
+/// Names move with containers, so nobody should remember them for long.
+const TTL_SECONDS: u32 = 5;
+
+/// What the names of a network are looked up in.
+pub(super) trait Names {
+    /// The addresses of everybody called `name`, which is in lower case.
+    fn addresses(&self, name: &str) -> Vec<Ipv4Addr>;
+    /// What the owner of `address` is called, if anybody has it.
+    fn name_of(&self, address: Ipv4Addr) -> Option<String>;
+}
+
+impl Names for Reader {
+    fn addresses(&self, name: &str) -> Vec<Ipv4Addr> {
+        let mut records = self.live();
+        records.retain(|record| record.names.iter().any(|own| own.eq_ignore_ascii_case(name)));
+        records.iter().map(|record| record.ip).collect()
+    }
+
+    fn name_of(&self, address: Ipv4Addr) -> Option<String> {
+        let mut records = self.live();
+        records.retain(|record| record.ip == address);
+        records.pop()?.names.into_iter().next()
+    }
+}
+
+/// What to do with a query.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// Send this.
+    Reply(Vec<u8>),
+    /// Ask a server of the host.
+    Forward {
+        /// What to send if no server answers.
+        on_failure: Vec<u8>,
+        /// The name has no dot: nobody out there is likely to know it.
+        is_single_label: bool,
+    },
+    /// Not a query: say nothing.
+    Ignore,
+}
+
+/// Decides about one query. `names` is none where containers do not find each other by name.
+pub(super) fn decide(query: &[u8], names: Option<&dyn Names>) -> Decision {
+    let Ok(message) = Message::from_vec(query) else { return decide_malformed(query) };
+    if message.metadata.message_type != MessageType::Query {
+        return Decision::Ignore;
+    }
+    let [question] = message.queries.as_slice() else {
+        return reply(&message, ResponseCode::FormErr, Vec::new());
+    };
+    if message.metadata.op_code != OpCode::Query {
+        return reply(&message, ResponseCode::NotImp, Vec::new());
+    }
+    if let Some(records) = names.and_then(|names| look_up(question, names)) {
+        return reply(&message, ResponseCode::NoError, records);
+    }
+    let is_single_label = question.name().num_labels() <= 1 && !question.name().is_root();
+    let code = if is_single_label { ResponseCode::NXDomain } else { ResponseCode::ServFail };
+    match reply(&message, code, Vec::new()) {
+        Decision::Reply(on_failure) => Decision::Forward { on_failure, is_single_label },
+        other => other,
+    }
+}
+
+/// The records for a name that is ours, which may be none of the wanted type; `None` if it is not ours.
+fn look_up(question: &Query, names: &dyn Names) -> Option<Vec<DnsRecord>> {
+    let record = |data| DnsRecord::from_rdata(question.name().clone(), TTL_SECONDS, data);
+    if question.query_type() == RecordType::PTR {
+        let IpAddr::V4(address) = question.name().parse_arpa_name().ok()?.addr() else { return None };
+        let name = Name::from_ascii(names.name_of(address)? + ".").ok()?;
+        return Some(vec![record(RData::PTR(PTR(name)))]);
+    }
+    let name = question.name().to_lowercase().to_ascii();
+    let addresses = names.addresses(name.trim_end_matches('.'));
+    match question.query_type() {
+        _ if addresses.is_empty() => None,
+        RecordType::A => Some(addresses.into_iter().map(|ip| record(RData::A(ip.into()))).collect()),
+        _ => Some(Vec::new()),
+    }
+}
+
+fn reply(query: &Message, code: ResponseCode, answers: Vec<DnsRecord>) -> Decision {
+    let mut response = Message::response(query.metadata.id, query.metadata.op_code);
+    response.metadata.recursion_desired = query.metadata.recursion_desired;
+    response.metadata.recursion_available = true;
+    response.metadata.response_code = code;
+    response.queries = query.queries.clone();
+    response.answers = answers;
+    response.to_vec().map_or(Decision::Ignore, Decision::Reply)
+}
+
+/// Says so to whoever sent at least an id; anything shorter is noise.
+fn decide_malformed(query: &[u8]) -> Decision {
+    let (Some(&[high, low]), Some(flags)) = (query.first_chunk(), query.get(2)) else { return Decision::Ignore };
+    if flags & 0x80 != 0 {
+        return Decision::Ignore;
+    }
+    let id = u16::from_be_bytes([high, low]);
+    let response = Message::error_msg(id, OpCode::Query, ResponseCode::FormErr);
+    response.to_vec().map_or(Decision::Ignore, Decision::Reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    struct OneContainer;
+
+    impl Names for OneContainer {
+        fn addresses(&self, name: &str) -> Vec<Ipv4Addr> {
+            if name == "redis" { vec![Ipv4Addr::new(172, 17, 0, 2)] } else { Vec::new() }
+        }
+
+        fn name_of(&self, address: Ipv4Addr) -> Option<String> {
+            (address == Ipv4Addr::new(172, 17, 0, 2)).then(|| "redis".into())
+        }
+    }
+
+    fn query(name: &str, kind: RecordType) -> Vec<u8> {
+        let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+        message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+        message.to_vec().unwrap()
+    }
+
+    fn show(decision: Decision) -> String {
+        let code = |bytes: &[u8]| {
+            let message = Message::from_vec(bytes).unwrap();
+            let answers: Vec<_> = message.answers.iter().map(|record| format!(" {}", record.data)).collect();
+            format!("{:?}{}", message.metadata.response_code, answers.concat())
+        };
+        match decision {
+            Decision::Reply(bytes) => code(&bytes),
+            Decision::Forward { on_failure, .. } => format!("forward, else {}", code(&on_failure)),
+            Decision::Ignore => "ignore".into(),
+        }
+    }
+
+    fn check(name: &str, kind: RecordType, expected: Expect) {
+        expected.assert_eq(&show(decide(&query(name, kind), Some(&OneContainer))));
+    }
+
+    #[test]
+    fn container_names_are_answered_and_have_no_ipv6_address() {
+        check("redis.", RecordType::A, expect!["NoError 172.17.0.2"]);
+        check("ReDis.", RecordType::A, expect!["NoError 172.17.0.2"]);
+        check("redis.", RecordType::AAAA, expect!["NoError"]);
+        check("2.0.17.172.in-addr.arpa.", RecordType::PTR, expect!["NoError redis."]);
+    }
+
+    #[test]
+    fn other_names_are_forwarded_and_short_ones_do_not_exist_if_nobody_answers() {
+        check("mongo.", RecordType::A, expect!["forward, else NXDomain"]);
+        check("example.com.", RecordType::A, expect!["forward, else ServFail"]);
+        check("9.0.17.172.in-addr.arpa.", RecordType::PTR, expect!["forward, else ServFail"]);
+        let unnamed = decide(&query("redis.", RecordType::A), None);
+        assert_eq!(show(unnamed), "forward, else NXDomain");
+    }
+
+    #[test]
+    fn noise_is_ignored_or_called_malformed() {
+        assert_eq!(decide(b"", None), Decision::Ignore);
+        assert_eq!(decide(b"\x00", None), Decision::Ignore);
+        assert_eq!(decide(b"\x00\x07\x80\x00", None), Decision::Ignore);
+        assert_eq!(show(decide(b"\x00\x07\x01\x00", None)), "FormErr");
+        let mut cut = query("example.com.", RecordType::A);
+        cut.truncate(20);
+        assert_eq!(show(decide(&cut, None)), "FormErr");
+    }
+}
