@@ -1,0 +1,223 @@
+//! Text to tree.
+use crate::diagnostic::{Diagnostic, Span};
+use crate::directive::{self, CheckConfig};
+use crate::form::{Form, Keyword, Operands};
+use crate::heredoc::Heredoc;
+use crate::instruction::{Dockerfile, Instruction, InstructionKind, Stage};
+use crate::lines::{Logical, Reader};
+use crate::lint;
+use crate::typed::{Typing, unknown_instruction};
+
+impl Dockerfile {
+    /// Reads a Dockerfile. The tree holds what was understood; it is fit to be built when no
+    /// diagnostic is an error. Diagnostics are in the order of the text.
+    pub fn parse(text: &str) -> (Self, Vec<Diagnostic>) {
+        let head = directive::read(text);
+        let mut diagnostics = head.diagnostics.clone();
+        let reader = Reader::new(text, &head, &mut diagnostics);
+        let mut parser = Parser {
+            reader,
+            dockerfile: Self { directives: head.directives, ..Self::default() },
+            diagnostics,
+            stage_missing_reported: false,
+        };
+        let empty = !parser.run();
+        let Parser { reader, dockerfile, mut diagnostics, .. } = parser;
+        if empty {
+            diagnostics.push(Diagnostic::error(reader.whole(), "file with no instructions"));
+        } else if dockerfile.stages.is_empty() && !diagnostics.iter().any(Diagnostic::is_error) {
+            let message = "dockerfile contains no stages to build";
+            diagnostics.push(Diagnostic::error(reader.whole(), message).with_hint(FROM_FIRST));
+        }
+        diagnostics.extend(lint::file(&dockerfile));
+        diagnostics.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.severity));
+        (dockerfile, diagnostics)
+    }
+}
+
+impl Instruction {
+    /// Reads one instruction that stands alone: an ONBUILD trigger of a base image, or a
+    /// `--change` of commit and import.
+    pub fn parse(text: &str) -> (Option<Self>, Vec<Diagnostic>) {
+        let (mut dockerfile, mut diagnostics) = Dockerfile::parse(&format!("FROM scratch\n{text}"));
+        diagnostics.retain(|diagnostic| diagnostic.rule.is_none());
+        let mut instructions = dockerfile.stages.pop().map(|stage| stage.instructions).unwrap_or_default();
+        if instructions.len() > 1 || !dockerfile.stages.is_empty() {
+            let message = "expected one instruction";
+            diagnostics.push(Diagnostic::error(Span::default(), message));
+        }
+        (instructions.pop(), diagnostics)
+    }
+}
+
+const FROM_FIRST: &str = "a Dockerfile begins with FROM; only ARG may stand before it";
+
+struct Parser<'a> {
+    reader: Reader<'a>,
+    dockerfile: Dockerfile,
+    diagnostics: Vec<Diagnostic>,
+    /// One complaint about instructions before FROM is enough.
+    stage_missing_reported: bool,
+}
+
+impl Parser<'_> {
+    /// Reads to the end. The answer is whether there was anything.
+    fn run(&mut self) -> bool {
+        let mut any = false;
+        while let Some(logical) = self.reader.next_logical() {
+            any = true;
+            self.logical(logical);
+        }
+        any
+    }
+
+    fn logical(&mut self, mut logical: Logical) {
+        let check = self.check_config(&logical.comments);
+        if logical.has_blank_continuation && !check.skip.contains("NoEmptyContinuation") {
+            let lint = Diagnostic::lint("NoEmptyContinuation", logical.span, "Empty continuation line");
+            self.diagnostics.push(lint);
+        }
+        let form = match Form::parse(&logical.text, self.dockerfile.directives.escape) {
+            Ok(form) => form,
+            Err(error) => {
+                self.diagnostics.push(Diagnostic::error(logical.span, error));
+                return;
+            }
+        };
+        let Some(keyword) = form.keyword else {
+            self.unknown(&form, &mut logical);
+            return;
+        };
+        let Some(heredocs) = self.heredocs(&form, &mut logical) else { return };
+        let mut found = Vec::new();
+        let typing = Typing {
+            form: form.clone(),
+            heredocs,
+            original: &logical.text,
+            comments: &logical.comments,
+            span: logical.span,
+            diagnostics: &mut found,
+        };
+        if keyword == Keyword::From {
+            let stage = typing.stage();
+            self.dockerfile.stages.push(stage.unwrap_or_else(|| broken_stage(&form, &logical)));
+        } else {
+            let kind = typing.instruction(keyword);
+            self.place(kind, &form, &logical);
+        }
+        found.retain(|diagnostic| !diagnostic.rule.is_some_and(|rule| check.skip.contains(rule)));
+        self.diagnostics.extend(found);
+    }
+
+    /// The file's settings with those of the comments above an instruction.
+    fn check_config(&self, comments: &[String]) -> CheckConfig {
+        lint::config(&self.dockerfile.directives.check, comments)
+    }
+
+    /// Puts an instruction where it belongs.
+    fn place(&mut self, kind: Option<InstructionKind>, form: &Form, logical: &Logical) {
+        let is_arg = form.keyword == Some(Keyword::Arg);
+        if self.dockerfile.stages.is_empty() && !is_arg {
+            if !std::mem::replace(&mut self.stage_missing_reported, true) {
+                let message = "no build stage in current context";
+                self.diagnostics.push(Diagnostic::error(logical.span, message).with_hint(FROM_FIRST));
+            }
+            return;
+        }
+        let Some(kind) = kind else { return };
+        let instruction = |kind| Instruction {
+            kind,
+            keyword: form.word.clone(),
+            original: logical.text.trim().to_owned(),
+            comments: logical.comments.clone(),
+            span: logical.span,
+        };
+        match (self.dockerfile.stages.last_mut(), kind) {
+            (Some(stage), kind) => stage.instructions.push(instruction(kind)),
+            (None, InstructionKind::Arg(arg)) => {
+                let Instruction { keyword, original, comments, span, .. } =
+                    instruction(InstructionKind::Arg(arg.clone()));
+                self.dockerfile.global_args.push(Instruction {
+                    kind: arg,
+                    keyword,
+                    original,
+                    comments,
+                    span,
+                });
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// Reads the bodies of the heredocs an instruction announces. Nothing means that one has no end
+    /// and that the rest of the file is its body.
+    fn heredocs(&mut self, form: &Form, logical: &mut Logical) -> Option<Vec<Heredoc>> {
+        if !takes_heredocs(form) {
+            return Some(Vec::new());
+        }
+        let mut heredocs = Heredoc::find(&logical.text);
+        for heredoc in &mut heredocs {
+            if !self.reader.take_body(heredoc, &mut logical.span) {
+                let hint = format!("no line below is just `{}`", heredoc.name);
+                self.diagnostics
+                    .push(Diagnostic::error(logical.span, "unterminated heredoc").with_hint(hint));
+                self.reader.skip_to_end();
+                return None;
+            }
+        }
+        Some(heredocs)
+    }
+
+    fn unknown(&mut self, form: &Form, logical: &mut Logical) {
+        // The body of a heredoc behind a misspelt RUN is not worth an error a line.
+        for mut heredoc in Heredoc::find(&logical.text) {
+            self.reader.take_body(&mut heredoc, &mut logical.span);
+        }
+        let mut diagnostic = Diagnostic::error(logical.span, unknown_instruction(&form.word));
+        diagnostic.hint = hint_for_unknown(&form.word, form.rest.is_empty());
+        self.diagnostics.push(diagnostic);
+    }
+}
+
+pub(crate) fn takes_heredocs(form: &Form) -> bool {
+    match (&form.keyword, &form.operands) {
+        (Some(Keyword::Onbuild), Operands::Trigger(form)) => takes_heredocs(form),
+        (Some(Keyword::Add | Keyword::Copy | Keyword::Run), operands) => !operands.is_json(),
+        _ => false,
+    }
+}
+
+/// Stands for a FROM that could not be read, so that what follows it has a place.
+fn broken_stage(form: &Form, logical: &Logical) -> Stage {
+    Stage {
+        name: None,
+        base: String::new(),
+        platform: None,
+        description: None,
+        instructions: Vec::new(),
+        keyword: form.word.clone(),
+        original: logical.text.trim().to_owned(),
+        comments: logical.comments.clone(),
+        span: logical.span,
+    }
+}
+
+/// Words of the command line that beginners take for instructions.
+const COMMANDS: [&str; 12] =
+    ["BUILD", "COMMIT", "EXEC", "IMAGES", "LOGIN", "PS", "PULL", "PUSH", "SEARCH", "START", "STOP", "TAG"];
+
+fn hint_for_unknown(word: &str, alone: bool) -> Option<String> {
+    let capitals = word.to_uppercase();
+    if COMMANDS.contains(&capitals.as_str()) {
+        let command = word.to_lowercase();
+        return Some(format!("{capitals} is not a Dockerfile instruction; use `dhow {command}`"));
+    }
+    if Keyword::nearest(word).is_some() {
+        return None;
+    }
+    let instruction_like = word.chars().all(|c| c.is_ascii_uppercase()) && !word.is_empty();
+    (!instruction_like || alone).then(|| {
+        "if this line belongs to the instruction above it, that instruction's last line must end in `\\`"
+            .to_owned()
+    })
+}
