@@ -1,5 +1,9 @@
 # Runs in python:2.7-slim: packs Python 2.7, pip and the libraries they need into /mnt/py2-pip.tar.gz for the stand-in apk.
 set -eu
+if [ ! -e /usr/bin/python2.7 ]; then
+    echo "no Python 2.7 in this Debian: the stand-in apk will know no package" >&2
+    exit
+fi
 packages="libc6 libcrypt1 libssl1.1 zlib1g libbz2-1.0 libffi7 libsqlite3-0 libexpat1 libreadline8 libncursesw6 libtinfo6
 python2.7 python2.7-minimal libpython2.7-stdlib libpython2.7-minimal media-types"
 {

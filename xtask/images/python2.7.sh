@@ -12,6 +12,14 @@ Description: stands in for mime-support, without mailcap
 CONTROL
 dpkg-deb --build /tmp/mime-support /tmp/mime-support.deb
 apt-get update -q
+if [ -z "$(apt-cache search --names-only '^python2.7$')" ]; then
+    # A later Debian, because this one is gone. It has no Python 2, and its Python 3 must do.
+    apt-get install -q -y --no-install-recommends python3 python3-pip
+    rm /usr/lib/python3*/EXTERNALLY-MANAGED
+    for name in python python2; do ln -s /usr/bin/python3 /usr/local/bin/$name; done
+    ln -s /usr/bin/pip3 /usr/local/bin/pip
+    exit
+fi
 apt-get install -q -y --no-install-recommends /tmp/mime-support.deb python2.7 python3-pip
 python3 -m pip download -q -d /tmp/wheels --no-deps --python-version 2.7 --only-binary :all: \
     pip==20.3.4 setuptools==44.1.1 wheel==0.37.1

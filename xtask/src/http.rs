@@ -52,9 +52,8 @@ impl<'a> Request<'a> {
     fn exchange(&self, host: &str) -> anyhow::Result<Response> {
         let mut stream = connect(host)?;
         let (mut body, length) = self.body.open()?;
-        // HTTP/1.0: the server closes after its answer, and does not send it in chunks.
         let mut head = format!(
-            "{} {} HTTP/1.0\r\nHost: {host}\r\nContent-Length: {length}\r\n",
+            "{} {} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n",
             self.method, self.target
         );
         if !self.content_type.is_empty() {
@@ -96,12 +95,17 @@ fn parse_response(mut input: impl BufRead) -> anyhow::Result<Response> {
         Some(Ok(status)) if status_line.starts_with("HTTP/") => status,
         _ => bail!("`{status_line}` is not the beginning of an HTTP answer"),
     };
-    let headers = lines
+    let headers: BTreeMap<_, _> = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
     let mut body = Vec::new();
     input.take(BODY_BYTES_MAX).read_to_end(&mut body)?;
+    // A server may answer in chunks when it does not know the length beforehand; none we talk to does for what we ask.
+    ensure!(
+        !headers.contains_key("transfer-encoding") || body.is_empty(),
+        "the answer comes in chunks, which are not read"
+    );
     Ok(Response { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
 }
 

@@ -24,7 +24,10 @@ use crate::{command, paths};
 use document::{Document, HistoryLayer};
 use layer::{Layer, Workshop};
 use push::Pusher;
-use recipes::{DECOY_ARCHITECTURE, IMAGES, ImageRecipe, LAYERS};
+use recipes::{DEBIAN_SUITE, DECOY_ARCHITECTURE, IMAGES, ImageRecipe, LAYERS};
+
+/// Finished layers by name.
+type Layers = BTreeMap<&'static str, Layer>;
 
 /// Makes the images and says so.
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -64,19 +67,38 @@ pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
     Ok(data)
 }
 
-fn push_all(host: &str, layers: &BTreeMap<&'static str, Layer>) -> anyhow::Result<()> {
+fn push_all(host: &str, layers: &Layers) -> anyhow::Result<()> {
     let mut pusher = Pusher::new(host);
+    let caveat = caveat(&layers["debian"])?;
     for image in IMAGES {
-        let bytes = push_image(&mut pusher, image, layers)
+        let bytes = push_image(&mut pusher, image, layers, &caveat)
             .with_context(|| format!("cannot push {:?}", image.names))?;
-        let names = image.names.join(" ");
-        println!(
-            "    {names}: {:.1} MB, unpacked {:.1} MB",
-            bytes.packed as f64 / 1e6,
-            bytes.unpacked as f64 / 1e6
-        );
+        println!("    {}: {}, unpacked {}", image.names.join(" "), size(bytes.packed), size(bytes.unpacked));
     }
     Ok(())
+}
+
+/// What the labels of stand-ins have to add if their Debian is not the one their recipes are for.
+fn caveat(debian: &Layer) -> anyhow::Result<String> {
+    let file = debian.tree.join("etc/os-release");
+    let release = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let codename =
+        release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or("unknown");
+    if codename == DEBIAN_SUITE {
+        return Ok(String::new());
+    }
+    let caveat =
+        format!(" (made from Debian {codename} with its Python 3, because {DEBIAN_SUITE} could not be had)");
+    println!("    stand-ins are labelled:{caveat}");
+    Ok(caveat)
+}
+
+fn size(bytes: u64) -> String {
+    if bytes < 1_000_000 {
+        format!("{:.1} kB", bytes as f64 / 1e3)
+    } else {
+        format!("{:.1} MB", bytes as f64 / 1e6)
+    }
 }
 
 /// The size of an image.
@@ -89,7 +111,8 @@ struct Bytes {
 fn push_image(
     pusher: &mut Pusher<'_>,
     image: &ImageRecipe,
-    layers: &BTreeMap<&str, Layer>,
+    layers: &Layers,
+    caveat: &str,
 ) -> anyhow::Result<Bytes> {
     let (mut packed, mut unpacked) = (0, 0);
     for layer in recipes::chain(image.layer) {
@@ -98,11 +121,12 @@ fn push_image(
     }
     for name in image.names {
         let (repository, tag) = name.split_once(':').context("names have a tag")?;
-        let own = push_platform(pusher, repository, image, (image.layer, architecture()?), layers)?;
+        let own = push_platform(pusher, repository, image, (image.layer, architecture()?), layers, caveat)?;
         match image.decoy {
             None => pusher.manifest(repository, tag, &own)?,
             Some(decoy) => {
-                let decoy = push_platform(pusher, repository, image, (decoy, DECOY_ARCHITECTURE), layers)?;
+                let decoy =
+                    push_platform(pusher, repository, image, (decoy, DECOY_ARCHITECTURE), layers, caveat)?;
                 for manifest in [&own, &decoy] {
                     pusher.manifest(repository, &manifest.digest(), manifest)?;
                 }
@@ -121,7 +145,8 @@ fn push_platform(
     repository: &str,
     image: &ImageRecipe,
     (top, architecture): (&str, &str),
-    layers: &BTreeMap<&str, Layer>,
+    layers: &Layers,
+    caveat: &str,
 ) -> anyhow::Result<Document> {
     let mut stack = Vec::new();
     for recipe in recipes::chain(top) {
@@ -129,7 +154,7 @@ fn push_platform(
         pusher.file(repository, &layer.packed.digest, &layer.archive)?;
         stack.push(HistoryLayer { packed: layer.packed.clone(), created_by: recipe.created_by });
     }
-    let config = document::config(image, architecture, &stack);
+    let config = document::config(image, architecture, &stack, caveat);
     pusher.document(repository, &config)?;
     Ok(document::manifest(image.dialect, &config, &stack))
 }

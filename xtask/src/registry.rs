@@ -17,6 +17,8 @@ use crate::search::SearchServer;
 use crate::{command, images, paths};
 
 const START_SECONDS_MAX: u64 = 20;
+/// Begins the name of a copy of the images; the number of the process that serves it ends it.
+const SERVING: &str = "serving-";
 
 /// Where and for whom to serve.
 #[derive(Debug, Default)]
@@ -146,10 +148,9 @@ impl TestRegistry {
     /// Makes the images if need be and serves them and the search.
     pub(crate) fn start(settings: &Settings) -> anyhow::Result<Self> {
         let data = images::ensure()?;
-        let folder = paths::target().join("registry").join(format!("serving-{}", std::process::id()));
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?; // of a process that had our number and was killed
-        }
+        let parent = paths::target().join("registry");
+        remove_abandoned(&parent)?;
+        let folder = parent.join(format!("{SERVING}{}", std::process::id()));
         fs::create_dir_all(&folder)?;
         images::copy_data(&data, &folder.join("data"))?;
         let registry = Registry::start(&folder, &folder.join("data"), settings)?;
@@ -165,6 +166,20 @@ impl TestRegistry {
     pub(crate) fn variables(&self) -> [(&'static str, String); 2] {
         [("DHOW_TEST_REGISTRY", self.address().to_owned()), ("DHOW_TEST_SEARCH", self.search.address.clone())]
     }
+}
+
+/// Removes the copies of processes that were killed.
+fn remove_abandoned(folder: &Path) -> anyhow::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(process) = name.to_str().and_then(|name| name.strip_prefix(SERVING)) else { continue };
+        if process == std::process::id().to_string() || !Path::new("/proc").join(process).exists() {
+            fs::remove_dir_all(entry.path())
+                .with_context(|| format!("cannot remove {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for TestRegistry {
@@ -216,6 +231,18 @@ mod tests {
         assert!(open.contains(r#""rootdirectory":"/data""#) && !open.contains("auth"), "{open}");
         let closed = configuration("127.0.0.1:5000", Path::new("/data"), Some(Path::new("/a b")));
         assert!(closed.contains(r#"{"realm":"dhow","path":"/a b"}"#), "{closed}");
+    }
+
+    #[test]
+    fn copies_of_living_processes_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        // No process has a number beyond the kernel's limit of 2^22.
+        for name in ["serving-1", "serving-99999999", "data"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        remove_abandoned(folder.path()).unwrap();
+        let kept = ["serving-1", "data"].map(|name| folder.path().join(name).exists());
+        assert_eq!((kept, folder.path().join("serving-99999999").exists()), ([true, true], false));
     }
 
     #[test]

@@ -35,13 +35,20 @@ pub(crate) struct HistoryLayer {
 }
 
 /// The config of `image` for `architecture`.
-pub(crate) fn config(image: &ImageRecipe, architecture: &str, layers: &[HistoryLayer]) -> Document {
+///
+/// `caveat` is added to what the stand-in says of itself.
+pub(crate) fn config(
+    image: &ImageRecipe,
+    architecture: &str,
+    layers: &[HistoryLayer],
+    caveat: &str,
+) -> Document {
     let diff_ids: Vec<_> = layers.iter().map(|layer| layer.packed.diff_id.as_str()).collect();
     let value = json!({
         "created": EPOCH_TEXT,
         "architecture": architecture,
         "os": "linux",
-        "config": execution(image),
+        "config": execution(image, caveat),
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
         "history": history(image, layers),
     });
@@ -49,7 +56,7 @@ pub(crate) fn config(image: &ImageRecipe, architecture: &str, layers: &[HistoryL
 }
 
 /// The `config` within the config: how to run it. What is not set is not mentioned.
-fn execution(image: &ImageRecipe) -> Value {
+fn execution(image: &ImageRecipe, caveat: &str) -> Value {
     let set =
         |names: &[&str]| Value::Object(names.iter().map(|name| ((*name).to_owned(), json!({}))).collect());
     let mut config = Map::new();
@@ -70,10 +77,9 @@ fn execution(image: &ImageRecipe) -> Value {
     put("Cmd", json!(image.cmd));
     put("Volumes", set(image.volumes));
     put("WorkingDir", json!(image.working_dir));
-    put(
-        "Labels",
-        Value::Object(image.stand_in.iter().map(|text| (STAND_IN_LABEL.to_owned(), json!(text))).collect()),
-    );
+    let labels =
+        image.stand_in.iter().map(|text| (STAND_IN_LABEL.to_owned(), json!(format!("{text}{caveat}"))));
+    put("Labels", Value::Object(labels.collect()));
     Value::Object(config)
 }
 
@@ -174,7 +180,7 @@ mod tests {
     #[test]
     fn a_config_mentions_only_what_is_set() {
         check(
-            &config(image("library/hello-world:latest"), "amd64", &layers()),
+            &config(image("library/hello-world:latest"), "amd64", &layers(), ""),
             expect![[r#"
             {
               "created": "2026-09-01T00:00:00Z",
@@ -214,8 +220,18 @@ mod tests {
     }
 
     #[test]
+    fn a_stand_in_says_what_it_is_and_what_went_wrong() {
+        let config = config(image("library/ubuntu:14.04"), "amd64", &layers(), " (it rained)");
+        let value: Value = serde_json::from_slice(&config.bytes).unwrap();
+        assert_eq!(
+            value["config"]["Labels"][STAND_IN_LABEL],
+            "Debian 11, in place of Ubuntu 14.04 (it rained)"
+        );
+    }
+
+    #[test]
     fn ports_and_volumes_are_sets() {
-        let config = config(image("library/mongo:latest"), "amd64", &layers());
+        let config = config(image("library/mongo:latest"), "amd64", &layers(), "");
         let value: Value = serde_json::from_slice(&config.bytes).unwrap();
         assert_eq!(value["config"]["ExposedPorts"], json!({ "27017/tcp": {} }));
         assert_eq!(value["config"]["Volumes"], json!({ "/data/configdb": {}, "/data/db": {} }));
@@ -223,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_docker_manifest_speaks_docker_throughout() {
-        let config = config(image("library/python:2.7-slim"), "amd64", &layers());
+        let config = config(image("library/python:2.7-slim"), "amd64", &layers(), "");
         let manifest = manifest(Dialect::Docker, &config, &layers());
         let text = String::from_utf8(manifest.bytes.clone()).unwrap();
         assert!(!text.contains("oci"), "{text}");

@@ -54,6 +54,8 @@ pub(crate) struct Workshop {
 pub(crate) struct Layer {
     pub(crate) packed: Packed,
     pub(crate) archive: PathBuf,
+    /// What is in it, unpacked.
+    pub(crate) tree: PathBuf,
     /// Name of its folder, and its key.
     folder_name: String,
 }
@@ -74,7 +76,7 @@ impl Workshop {
         pack::digest(inputs.as_bytes())["sha256:".len()..][..16].to_owned()
     }
 
-    /// The layers of `names`, made if they are not there. Layers of former recipes are removed.
+    /// All layers, made if they are not there. Layers of former recipes are removed.
     pub(crate) fn layers(mut self) -> anyhow::Result<BTreeMap<&'static str, Layer>> {
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("cannot create {}", self.folder.display()))?;
@@ -98,7 +100,7 @@ impl Workshop {
             fs::rename(&unfinished, &folder)?;
         }
         let packed = read_facts(&folder.join(FACTS))?;
-        Ok(Layer { packed, archive: folder.join(ARCHIVE), folder_name })
+        Ok(Layer { packed, archive: folder.join(ARCHIVE), tree: folder.join(TREE), folder_name })
     }
 
     fn folder_name(&self, recipe: &LayerRecipe) -> String {
