@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::ast::{Branch, Call, Command, Expr, ExprKind, Node, Pipe};
 use crate::error::TemplateError;
-use crate::funcs::{self, Fault, Function};
+use crate::funcs::{self, Fault, Function, TEXT_BYTES_MAX};
 use crate::parse::{Trees, line_at};
 use crate::printf::quote;
 use crate::value::{Val, sorted, type_name};
@@ -33,26 +33,27 @@ pub(crate) struct Options<'o> {
     pub(crate) header: bool,
 }
 
-/// Runs the main tree of `trees`, parsed from `source`.
+/// Runs the main tree of `trees`, parsed from `source`. On an error `out` holds what came before it.
 pub(crate) fn run(
     source: &str,
     trees: &Trees,
     data: &Value,
     options: Options<'_>,
-) -> Result<String, TemplateError> {
+    out: &mut String,
+) -> Result<(), TemplateError> {
     let mut exec = Exec {
         source,
         trees,
+        data,
         options,
         name: "",
         vars: vec![("$", Val::borrowed(data))],
-        out: String::new(),
+        out,
         depth: 0,
         steps: 0,
     };
     let main = trees.get("").map_or(&[][..], Vec::as_slice);
-    exec.list(main, &Val::borrowed(data))?;
-    Ok(exec.out)
+    exec.list(main, &Val::borrowed(data)).map(|_| ())
 }
 
 /// What happens after a node: the next one, or the way out of a `range`.
@@ -65,19 +66,20 @@ enum Flow {
 
 type Ran<T> = Result<T, TemplateError>;
 
-struct Exec<'t, 'v> {
+struct Exec<'t, 'v, 'o> {
     source: &'t str,
     trees: &'t Trees,
+    data: &'v Value,
     options: Options<'t>,
     /// The defined template that is running.
     name: &'t str,
     vars: Vec<(&'t str, Val<'v>)>,
-    out: String,
+    out: &'o mut String,
     depth: usize,
     steps: usize,
 }
 
-impl<'t, 'v> Exec<'t, 'v> {
+impl<'t, 'v> Exec<'t, 'v, '_> {
     fn list(&mut self, nodes: &'t [Node], dot: &Val<'v>) -> Ran<Flow> {
         for node in nodes {
             let flow = self.node(node, dot)?;
@@ -335,7 +337,7 @@ impl<'t, 'v> Exec<'t, 'v> {
         if let Some(value) = self.method(expr, value, field, &[])? {
             return Ok(value);
         }
-        let strict = self.options.missing_key == MissingKey::Error;
+        let strict = self.options.missing_key == MissingKey::Error && !self.is_string_map(value.json());
         let message = match (value, value.json()) {
             (Val::Missing, _) if strict => format!("nil data; no entry for key {}", quote(field)),
             (_, Value::Object(_)) if strict => format!("map has no entry for key {}", quote(field)),
@@ -344,6 +346,12 @@ impl<'t, 'v> Exec<'t, 'v> {
             (_, other) => format!("can't evaluate field {field} in type {}", type_name(other)),
         };
         Err(self.error(expr.pos, expr, message))
+    }
+
+    /// Whether the fields of an object are not known beforehand, as those of labels are not.
+    fn is_string_map(&self, value: &Value) -> bool {
+        let strings = value.as_object().is_some_and(|map| map.values().all(Value::is_string));
+        strings && !std::ptr::eq(value, self.data)
     }
 
     fn method(&self, expr: &Expr, value: &Val<'v>, name: &str, args: &[Value]) -> Ran<Option<Val<'v>>> {
@@ -376,10 +384,15 @@ impl<'t, 'v> Exec<'t, 'v> {
             given.push(self.operand(arg, dot)?);
         }
         given.extend(last);
-        if self.options.header && matches!(name, "json" | "title" | "lower" | "upper" | "truncate") {
-            return Ok(given.swap_remove(0));
+        if self.options.header
+            && let Some(value) = given.first().and_then(|first| header_function(name, first))
+        {
+            return Ok(value);
         }
-        let result = run(&given).map_err(|fault| match fault {
+        let given_bytes: usize = given.iter().filter_map(|value| value.json().as_str()).map(str::len).sum();
+        self.work(given_bytes, expr.pos, at)?;
+        let answer = if given_bytes > TEXT_BYTES_MAX { Err(funcs::too_long()) } else { run(&given) };
+        let result = answer.map_err(|fault| match fault {
             Fault::Call(message) => self.error(expr.pos, at, format!("error calling {name}: {message}")),
             Fault::Argument { at, expected } => match args.get(at) {
                 Some(arg) => self.error(arg.pos, arg, argument_fault(arg, given[at].json(), expected)),
@@ -464,6 +477,16 @@ impl<'t, 'v> Exec<'t, 'v> {
             at: at.to_string(),
             message,
         }
+    }
+}
+
+/// In a header, functions that would change a column's name leave it alone.
+fn header_function<'v>(name: &str, first: &Val<'v>) -> Option<Val<'v>> {
+    match name {
+        "json" | "title" | "lower" | "upper" | "truncate" => Some(first.clone()),
+        "split" => Some(Val::from(vec![first.json().clone()])),
+        "join" if first.json().is_string() => Some(first.clone()),
+        _ => None,
     }
 }
 

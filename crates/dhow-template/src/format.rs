@@ -55,7 +55,7 @@ fn table(
     let template = template.replace(r"\t", "\t").replace(r"\n", "\n");
     let headers = columns.headers.iter().map(|(field, header)| ((*field).to_owned(), Value::from(*header)));
     let headers = Value::Object(headers.collect());
-    let mut text = Template::parse(&template)?.render_header(&headers, &call_header)?;
+    let mut text = Template::parse(&template)?.render_header(&headers, &call_header);
     text.push('\n');
     text.push_str(&lines(&template, rows, methods)?);
     Ok(align(&text))

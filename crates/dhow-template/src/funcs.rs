@@ -91,7 +91,7 @@ fn text<'v>(text: String) -> Answer<'v> {
     Ok(Val::from(text))
 }
 
-fn too_long() -> Fault {
+pub(crate) fn too_long() -> Fault {
     format!("result is longer than {TEXT_BYTES_MAX} bytes").into()
 }
 

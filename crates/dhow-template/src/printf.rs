@@ -8,16 +8,20 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use crate::float;
+use crate::funcs::TEXT_BYTES_MAX;
 use crate::value::{print, sorted, type_name};
 
 /// The widest field and longest precision; Go has the same bound but a higher one.
 const WIDTH_MAX: usize = 10_000;
 
-/// Formats `args` by `format`.
+/// Formats `args` by `format`. Stops once the result is longer than any function may return.
 pub(crate) fn sprintf(format: &str, args: &[&Value]) -> String {
     let mut printer = Printer { args, next: 0, reordered: false, out: String::new() };
     let mut rest = format;
     while let Some(at) = rest.find('%') {
+        if printer.out.len() > TEXT_BYTES_MAX {
+            return printer.out;
+        }
         printer.out.push_str(&rest[..at]);
         rest = printer.directive(&rest[at + 1..]);
     }

@@ -13,6 +13,9 @@ pub enum MissingKey {
     #[default]
     NoValue,
     /// An error: docker's rule for objects whose fields are known, as `inspect` and the lists have.
+    ///
+    /// JSON does not tell such an object from a map. One that holds nothing but strings is taken for
+    /// a map, like labels, unless it is the data itself, like a row.
     Error,
 }
 
@@ -56,26 +59,29 @@ impl Template {
 
     /// The template's text with `data` filled in.
     pub fn render(&self, data: &Value) -> Result<String, TemplateError> {
-        self.run(data, None, false)
+        self.run(data, None)
     }
 
     /// Like [`render`](Self::render), for data that has methods.
     pub fn render_with(&self, data: &Value, methods: &Methods<'_>) -> Result<String, TemplateError> {
-        self.run(data, Some(methods), false)
+        self.run(data, Some(methods))
+    }
+
+    fn run(&self, data: &Value, methods: Option<&Methods<'_>>) -> Result<String, TemplateError> {
+        let options = Options { missing_key: self.missing_key, methods, header: false };
+        let mut out = String::new();
+        exec::run(&self.source, &self.trees, data, options, &mut out)?;
+        Ok(out)
     }
 
     /// Renders the header of a table: functions that would change a field's text leave it alone.
-    pub(crate) fn render_header(&self, data: &Value, methods: &Methods<'_>) -> Result<String, TemplateError> {
-        self.run(data, Some(methods), true)
-    }
-
-    fn run(
-        &self,
-        data: &Value,
-        methods: Option<&Methods<'_>>,
-        header: bool,
-    ) -> Result<String, TemplateError> {
-        let options = Options { missing_key: self.missing_key, methods, header };
-        exec::run(&self.source, &self.trees, data, options)
+    ///
+    /// A template made for rows need not fit their headers (it may look into a label's value). Then
+    /// the header goes as far as it can, as docker's does; a real fault shows in the first row.
+    pub(crate) fn render_header(&self, headers: &Value, methods: &Methods<'_>) -> String {
+        let options = Options { missing_key: MissingKey::NoValue, methods: Some(methods), header: true };
+        let mut out = String::new();
+        let _header_ends_here = exec::run(&self.source, &self.trees, headers, options, &mut out);
+        out
     }
 }
