@@ -156,7 +156,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    // Every command is somebody's last one: without this each would copy the log back, sync and delete it.
+    // A command is usually the last to close: without this each would copy the log back, sync and delete it,
+    // and a command that writes one record would take 15 ms instead of 0.8.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(connection)
 }
@@ -174,13 +175,15 @@ fn prepare_folders(root: &Path, database: &Path) -> Result<fs::File, OpenError> 
     // Others may pass through the root to a container's files they were given, but not look around.
     make_folder(root, 0o711).map_err(at(root))?;
     let lock_path = root.join("lock");
-    let lock = private_file(&lock_path).map_err(at(&lock_path))?;
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let lock = options.open(&lock_path).map_err(at(&lock_path))?;
     lock.lock().map_err(at(&lock_path))?;
     for name in ["blobs", "blobs/sha256", "blobs/sha512", "ingest", "leases"] {
         let path = root.join(name);
         make_folder(&path, 0o700).map_err(at(&path))?;
     }
-    private_file(database).map_err(at(database))?;
+    create_once(database).map_err(at(database))?;
     for folder in [root, &root.join("blobs")] {
         fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(folder))?;
     }
@@ -191,8 +194,13 @@ fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
-fn private_file(path: &Path) -> io::Result<fs::File> {
-    fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+/// Makes an empty private file. One that exists is not even opened: closing it would drop the locks that
+/// SQLite, in another thread, has on it (POSIX locks belong to the process).
+fn create_once(path: &Path) -> io::Result<()> {
+    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {

@@ -108,6 +108,7 @@ impl Store {
             let leases = lease::sweep(transaction, self)?;
             let blobs = condemn_blobs(transaction, self)?;
             let snapshots = condemn_snapshots(transaction, snapshots)?;
+            forget_facts(transaction)?;
             Ok::<_, GcError>(GcReport { blobs, snapshots, leases, ..GcReport::default() })
         })?;
         lease::sweep_files(self)?;
@@ -139,26 +140,11 @@ fn condemn_blobs(connection: &Connection, store: &Store) -> Result<Vec<Blob>, Gc
         fs::rename(&path, hidden).map_err(at(&path))?;
         condemned.push(Blob { digest, size_bytes });
     }
-    forget_blobs(connection, &condemned)?;
     Ok(condemned)
 }
 
 fn hidden_name(digest: &Digest) -> String {
     format!("{CONDEMNED_PREFIX}{}-{}", digest.algorithm().name(), digest.hex())
-}
-
-/// Where a blob came from is of no interest without it. How a layer travels is kept while the layer is here.
-fn forget_blobs(connection: &Connection, condemned: &[Blob]) -> rusqlite::Result<()> {
-    for blob in condemned {
-        let digest = blob.digest.to_string();
-        connection
-            .prepare_cached(
-                "DELETE FROM layer_blobs WHERE digest = ?1
-                 AND NOT EXISTS (SELECT 1 FROM layers WHERE layers.diff_id = layer_blobs.diff_id)",
-            )?
-            .execute([&digest])?;
-    }
-    Ok(())
 }
 
 fn condemn_snapshots(connection: &Connection, snapshots: &dyn SnapshotSet) -> Result<Vec<String>, GcError> {
@@ -169,16 +155,22 @@ fn condemn_snapshots(connection: &Connection, snapshots: &dyn SnapshotSet) -> Re
     for name in &condemned {
         snapshots.condemn(name).map_err(GcError::Snapshots)?;
     }
-    forget_layers(connection, &condemned)?;
     Ok(condemned)
 }
 
-fn forget_layers(connection: &Connection, condemned: &[String]) -> rusqlite::Result<()> {
-    let mut delete = connection.prepare_cached("DELETE FROM layers WHERE snapshot = ?1")?;
-    for snapshot in condemned {
-        delete.execute([snapshot])?;
-    }
-    Ok(())
+/// Forgets what is known about layers nobody has. How a layer travels, and from where, is still worth knowing
+/// while it is here unpacked, even if those bytes are not.
+fn forget_facts(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "DELETE FROM layers WHERE NOT EXISTS
+             (SELECT 1 FROM refs WHERE target_kind = 'snapshot' AND target = layers.snapshot);
+         DELETE FROM layer_blobs WHERE NOT EXISTS
+             (SELECT 1 FROM layers WHERE layers.diff_id = layer_blobs.diff_id)
+             AND NOT EXISTS (SELECT 1 FROM refs WHERE target_kind = 'blob' AND target = layer_blobs.digest);
+         DELETE FROM blob_sources WHERE NOT EXISTS
+             (SELECT 1 FROM layer_blobs WHERE layer_blobs.digest = blob_sources.digest)
+             AND NOT EXISTS (SELECT 1 FROM refs WHERE target_kind = 'blob' AND target = blob_sources.digest);",
+    )
 }
 
 /// Frees condemned blobs and removes what dead writers left, except downloads that may still be continued.

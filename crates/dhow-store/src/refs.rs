@@ -87,6 +87,7 @@ impl Ref {
     }
 }
 
+/// A blob that cannot even be looked at cannot be relied on, so an error counts as absence.
 fn is_file(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
 }

@@ -518,4 +518,28 @@ fn what_is_known_about_layers_is_found_from_both_sides() {
     assert_eq!(layers.blob(&digest).expect("a look"), Some(blob));
     assert_eq!(layers.sources(&digest, "docker.io").expect("a look"), ["library/a", "library/b"]);
     assert_eq!(layers.sources(&digest, "quay.io").expect("a look"), [] as [&str; 0]);
+
+    let (snapshots, lease) = (Shelf::with(&["s"]), home.lease());
+    lease.add(Ref::Snapshot("s".to_owned())).expect("leased");
+    gc(&home.store, &snapshots);
+    assert_eq!(layers.sources(&digest, "docker.io").expect("a look").len(), 2, "the layer is here unpacked");
+    drop(lease);
+    gc(&home.store, &snapshots);
+    assert_eq!(layers.by_snapshot("s").expect("a look"), None);
+    assert_eq!(layers.blob(&digest).expect("a look"), None);
+    assert_eq!(layers.sources(&digest, "docker.io").expect("a look"), [] as [&str; 0]);
+}
+
+#[test]
+fn an_abandoned_partial_goes_when_it_is_old() {
+    let home = home();
+    let lease = home.lease();
+    let mut ingest = begin(&home.store, &lease, b"half and half");
+    ingest.write_all(b"half").expect("a write");
+    let options = GcOptions { now: SystemTime::now(), partial_age_max: Duration::ZERO };
+    let collect = || home.store.gc(&NoSnapshots, &options).expect("a gc");
+    assert_eq!(collect().ingests, 0, "its writer lives");
+    ingest.keep_partial();
+    let report = collect();
+    assert_eq!((report.ingests, report.ingest_bytes), (1, 4));
 }
