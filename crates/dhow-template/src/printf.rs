@@ -92,7 +92,13 @@ impl Printer<'_> {
     fn argument(&mut self, verb: char, spec: Spec) {
         if let Some(value) = self.args.get(self.next) {
             self.next += 1;
-            format_value(value, verb, spec, true, &mut self.out);
+            match verb {
+                'T' => self.out.push_str(&string(type_name(value), 's', spec).unwrap_or_default()),
+                'v' if spec.sharp => pad(&go_syntax(value), spec, &mut self.out),
+                // A plus asks %v for the names of fields, which maps have anyway.
+                'v' => format_value(value, verb, Spec { plus: false, ..spec }, &mut self.out),
+                _ => format_value(value, verb, spec, &mut self.out),
+            }
         } else {
             let _infallible = write!(self.out, "%!{verb}(MISSING)");
         }
@@ -161,10 +167,8 @@ fn typed(value: &Value) -> String {
     if value.is_null() { "<nil>".into() } else { format!("{}={}", type_name(value), print(value)) }
 }
 
-fn format_value(value: &Value, verb: char, spec: Spec, top: bool, out: &mut String) {
+fn format_value(value: &Value, verb: char, spec: Spec, out: &mut String) {
     match (value, verb) {
-        (_, 'v') if spec.sharp => pad(&go_syntax(value), spec, out),
-        (_, 'T') if top => pad(type_name(value), spec, out),
         (Value::Null, 'v') => pad("<nil>", spec, out),
         (Value::Null, _) => {
             let _infallible = write!(out, "%!{verb}(<nil>)");
@@ -176,14 +180,14 @@ fn format_value(value: &Value, verb: char, spec: Spec, top: bool, out: &mut Stri
                 (None, Some(n)) => integer(false, n, verb, spec),
                 (None, None) => floating(number.as_f64().unwrap_or_default(), verb, spec),
             };
-            text_or_complaint(text, value, verb, out);
+            text_or_complaint(text, value, verb, spec, out);
         }
-        (Value::String(text), _) => text_or_complaint(string(text, verb, spec), value, verb, out),
+        (Value::String(text), _) => text_or_complaint(string(text, verb, spec), value, verb, spec, out),
         (Value::Array(items), _) => {
             out.push('[');
             for (i, item) in items.iter().enumerate() {
                 out.push_str(if i > 0 { " " } else { "" });
-                format_value(item, verb, spec, false, out);
+                format_value(item, verb, spec, out);
             }
             out.push(']');
         }
@@ -191,13 +195,13 @@ fn format_value(value: &Value, verb: char, spec: Spec, top: bool, out: &mut Stri
             out.push_str("map[");
             for (i, (key, item)) in sorted(map).into_iter().enumerate() {
                 out.push_str(if i > 0 { " " } else { "" });
-                format_value(&Value::String(key.clone()), verb, spec, false, out);
+                format_value(&Value::String(key.clone()), verb, spec, out);
                 out.push(':');
-                format_value(item, verb, spec, false, out);
+                format_value(item, verb, spec, out);
             }
             out.push(']');
         }
-        (Value::Bool(_), _) => text_or_complaint(None, value, verb, out),
+        (Value::Bool(_), _) => text_or_complaint(None, value, verb, spec, out),
     }
 }
 
@@ -218,11 +222,13 @@ fn go_syntax(value: &Value) -> String {
     }
 }
 
-fn text_or_complaint(text: Option<String>, value: &Value, verb: char, out: &mut String) {
+fn text_or_complaint(text: Option<String>, value: &Value, verb: char, spec: Spec, out: &mut String) {
     match text {
         Some(text) => out.push_str(&text),
         None => {
-            let _infallible = write!(out, "%!{verb}({})", typed(value));
+            let _infallible = write!(out, "%!{verb}({}=", type_name(value));
+            format_value(value, 'v', spec, out);
+            out.push(')');
         }
     }
 }
@@ -235,7 +241,10 @@ fn integer(negative: bool, size: u64, verb: char, spec: Spec) -> Option<String> 
         'O' => ("", format!("0o{size:o}")),
         'x' => ("0x", format!("{size:x}")),
         'X' => ("0X", format!("{size:X}")),
-        'c' | 'q' | 'U' => return Some(padded(&character(size, verb), spec)),
+        'c' | 'q' | 'U' => {
+            let code = if negative { u64::MAX } else { size };
+            return Some(padded(&character(code, verb, spec), spec));
+        }
         _ => return None,
     };
     let prefix = if spec.sharp { prefix } else { "" };
@@ -248,16 +257,20 @@ fn integer(negative: bool, size: u64, verb: char, spec: Spec) -> Option<String> 
     if spec.precision == Some(0) && size == 0 {
         return Some(padded("", Spec { zero: false, ..spec }));
     }
-    let text = format!("{sign}{prefix}{digits:0>fill$}");
+    let digits = format!("{digits:0>fill$}");
+    let prefix = if verb == 'o' && digits.starts_with('0') { "" } else { prefix };
+    let text = format!("{sign}{prefix}{digits}");
     Some(padded(&text, Spec { zero: false, ..spec }))
 }
 
-fn character(code: u64, verb: char) -> String {
+fn character(code: u64, verb: char, spec: Spec) -> String {
     let c = u32::try_from(code).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
+    let digits = spec.precision.unwrap_or(0).max(4);
     match verb {
         'c' => c.to_string(),
-        'q' => quote_with(&c.to_string(), '\'', false),
-        _ => format!("U+{code:04X}"),
+        'q' => quote_with(&c.to_string(), '\'', spec.plus),
+        _ if spec.sharp => format!("U+{code:0>digits$X} '{c}'"),
+        _ => format!("U+{code:0>digits$X}"),
     }
 }
 
@@ -268,11 +281,24 @@ fn floating(value: f64, verb: char, spec: Spec) -> Option<String> {
         'e' | 'E' | 'f' | 'F' => (verb, Some(spec.precision.unwrap_or(6))),
         _ => return None,
     };
-    let size = float::format(value.abs(), verb, precision);
+    let mut size = float::format(value.abs(), verb, precision);
+    if spec.sharp && value.is_finite() {
+        size = with_point(&size, verb, precision);
+    }
     let sign = sign(value.is_sign_negative(), spec);
     let width = if spec.zero && !spec.minus { spec.width.unwrap_or(0).saturating_sub(sign.len()) } else { 0 };
     let text = format!("{sign}{size:0>width$}");
     Some(padded(&text, Spec { zero: false, ..spec }))
+}
+
+/// `#`: always a point, and for `%g` the trailing zeros too.
+fn with_point(text: &str, verb: char, precision: Option<usize>) -> String {
+    let (mantissa, tail) = text.split_at(text.find(['e', 'E']).unwrap_or(text.len()));
+    let point = if mantissa.contains('.') { "" } else { "." };
+    let wanted = if matches!(verb, 'g' | 'G') { precision.unwrap_or(6) } else { 0 };
+    let digits = mantissa.trim_start_matches(['0', '.']).bytes().filter(u8::is_ascii_digit).count();
+    let digits = if mantissa == "0" { 1 } else { digits };
+    format!("{mantissa}{point}{}{tail}", "0".repeat(wanted.saturating_sub(digits)))
 }
 
 fn sign(negative: bool, spec: Spec) -> &'static str {

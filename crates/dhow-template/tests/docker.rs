@@ -105,3 +105,12 @@ fn recorded() -> Vec<(String, String)> {
         .collect();
     pairs.into_iter().map(|[template, answer]| (template, answer)).collect()
 }
+
+#[test]
+fn a_missing_key_has_no_value_unless_the_caller_is_strict() {
+    let data: Value = serde_json::from_str(DATA).expect("recorded data is JSON");
+    let lenient = |template| Template::parse(template).and_then(|t| t.render(&data));
+    assert_eq!(lenient("{{.Data.nope}}|{{.Nope.nope}}"), Ok("<no value>|<no value>".into()));
+    assert!(answer("{{.Data.nope}}", &data).ends_with(r#"map has no entry for key "nope""#));
+    assert_eq!(answer("{{.Config.Labels.nope}}", &data), "<no value>");
+}
