@@ -1,2 +1,13 @@
 //! Moves images between registry, archive, store and snapshots.
+//!
+//! This room introduces four others to each other: the store, which has never heard of registries; the
+//! registry client, which has never heard of stores; snapshots, which know no layers; and layers, which know
+//! no snapshots. An image is whole when its config is a blob, each of its layers is an unpacked snapshot, and
+//! a record names them; only then does it have a name anybody can find.
 #![forbid(unsafe_code)]
+
+mod freeze;
+mod images;
+
+pub use freeze::{FreezeError, FrozenLayer, snapshot_name};
+pub use images::{Created, FindError, Images, ReadImageError, SaveImageError};
