@@ -37,7 +37,7 @@ fn many_processes_and_kills_leave_a_whole_store() {
     println!("seed {}", random.0);
 
     let mut kills = 0;
-    let mut workers: Vec<Child> = (0..PROCESSES).map(|_| spawn(&root, random.next())).collect();
+    let mut workers: Vec<Worker> = (0..PROCESSES).map(|_| spawn(&root, random.next())).collect();
     let start = Instant::now();
     while start.elapsed() < DURATION {
         sleep(BETWEEN_KILLS);
@@ -74,18 +74,30 @@ fn empty(store: &Store, root: &Path) {
     assert_eq!(Folders { dir: root.join("snapshots") }.list().expect("a list"), [] as [&str; 0]);
 }
 
-fn spawn(root: &Path, seed: u64) -> Child {
-    Command::new(std::env::current_exe().expect("this test"))
+/// A process that does not outlive the test, not even a failed one.
+struct Worker(Child);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // An error means that it is gone.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn spawn(root: &Path, seed: u64) -> Worker {
+    let child = Command::new(std::env::current_exe().expect("this test"))
         .args(["--exact", "many_processes_and_kills_leave_a_whole_store", "--nocapture"])
         .env("DHOW_STORE_WORKER", format!("{seed} {}", root.display()))
         .stdout(Stdio::null())
         .spawn()
-        .expect("a worker")
+        .expect("a worker");
+    Worker(child)
 }
 
-fn kill(worker: &mut Child) {
-    worker.kill().expect("a signal");
-    let status: ExitStatus = worker.wait().expect("an exit status");
+fn kill(worker: &mut Worker) {
+    worker.0.kill().expect("a signal");
+    let status: ExitStatus = worker.0.wait().expect("an exit status");
     assert_eq!(status.signal(), Some(9), "a worker failed by itself: {status}");
 }
 
