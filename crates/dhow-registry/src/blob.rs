@@ -8,7 +8,7 @@ use crate::auth::Scope;
 use crate::client::Ask;
 use crate::endpoint::Endpoint;
 use crate::error::Subject;
-use crate::transport::{Exchange, Payload, Reply, SendError};
+use crate::transport::{Exchange, Payload, Reply, SendError, read_error_text};
 use crate::url::Url;
 use crate::{Action, Client, RegistryError, Scheme};
 
@@ -210,7 +210,7 @@ impl BlobReader {
         }
     }
 
-    /// Reads from the open connection; `None` if it is of no more use.
+    /// Reads from the open connection, or says why it is of no more use.
     fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, String> {
         let wanted = usize::try_from(self.descriptor.size - self.position).unwrap_or(usize::MAX);
         let wanted = wanted.min(buffer.len());
@@ -219,21 +219,22 @@ impl BlobReader {
         let count = match body.read(&mut buffer[..wanted]) {
             Ok(0) => return Err("connection closed before the end".into()),
             Ok(count) => count,
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(read_error_text(error)),
         };
-        self.advance(count as u64);
-        if self.pace.is_too_slow(start.elapsed(), count as u64) {
-            self.body = None;
-        }
-        Ok(count)
-    }
-
-    fn advance(&mut self, count: u64) {
-        self.position += count;
-        self.progress += count;
+        self.position += count as u64;
+        self.progress += count as u64;
         if self.progress >= PROGRESS_BYTES {
             self.failures = 0;
         }
+        if self.position == self.descriptor.size {
+            // A connection serves again once its body was read to the end, which only another read can tell.
+            // The blob is whole already: what that read brings does not matter.
+            let _ = body.read(&mut [0]);
+            self.body = None;
+        } else if self.pace.is_too_slow(start.elapsed(), count as u64) {
+            self.body = None;
+        }
+        Ok(count)
     }
 }
 

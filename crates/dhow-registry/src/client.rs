@@ -170,11 +170,9 @@ impl Client {
         ask: &Ask<'_>,
         authorization: Option<&Secret>,
     ) -> Result<Reply, SendError> {
-        let url = endpoint.url(scheme, &ask.target).map_err(|error| {
-            SendError::Setup(
-                Subject::registry(crate::Action::Pull, &endpoint.table, &endpoint.table).bad_reply(error),
-            )
-        })?;
+        let url = endpoint
+            .url(scheme, &ask.target)
+            .map_err(|error| SendError::Failure(Failure::protocol(&endpoint.authority, error)))?;
         let payload = ask.bytes.map_or(Payload::None, Payload::Bytes);
         let exchange = Exchange { method: ask.method, url, headers: &ask.headers, authorization, payload };
         self.transport().send(endpoint, exchange)

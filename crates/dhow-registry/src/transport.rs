@@ -135,15 +135,16 @@ impl Transport {
             reply.drain();
         }
         let why = format!("more than {REDIRECTS_MAX} redirects");
-        Err(SendError::Failure(Failure::protocol(&exchange.url, why)))
+        Err(SendError::Failure(Failure::protocol(exchange.url.authority(), why)))
     }
 
     /// The URL a server sends us to, unless it would take us from HTTPS to plain HTTP.
     pub(crate) fn follow(&self, from: &Url, location: &str) -> Result<Url, Failure> {
-        let url =
-            from.join(location).map_err(|error| Failure::protocol(from, format!("redirect: {error}")))?;
+        let url = from
+            .join(location)
+            .map_err(|error| Failure::protocol(from.authority(), format!("redirect: {error}")))?;
         if from.scheme() == Scheme::Https && !self.config.allows_plain(&url) {
-            return Err(Failure::protocol(from, format!("redirects from HTTPS to {url}")));
+            return Err(Failure::protocol(from.authority(), format!("redirects from HTTPS to {url}")));
         }
         Ok(url)
     }
@@ -309,8 +310,8 @@ impl Failure {
         Failure { kind, host: url.authority().to_owned(), why }
     }
 
-    pub(crate) fn protocol(url: &Url, why: String) -> Failure {
-        Failure { kind: FailureKind::Protocol, host: url.authority().to_owned(), why }
+    pub(crate) fn protocol(host: &str, why: impl ToString) -> Failure {
+        Failure { kind: FailureKind::Protocol, host: host.to_owned(), why: why.to_string() }
     }
 
     /// Whether another try may fare better.
@@ -344,6 +345,11 @@ fn classify(error: &ureq::Error) -> (FailureKind, String) {
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => (Protocol, "malformed URL or header".into()),
         other => (Protocol, other.to_string()),
     }
+}
+
+/// What to say of a body that could not be read to its end.
+pub(crate) fn read_error_text(error: io::Error) -> String {
+    classify(&error.into()).1
 }
 
 fn classify_io(error: &io::Error) -> (FailureKind, String) {
