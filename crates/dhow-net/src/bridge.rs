@@ -38,8 +38,10 @@ fn standing(
     route: &mut RouteSocket,
 ) -> Result<Option<Network>, ConnectError> {
     let Some(network) = ledger.network() else { return Ok(None) };
-    let link = route.link_named(&config.bridge).while_doing(|| format!("look for bridge {}", config.bridge))?;
-    let is_same = link.is_some_and(|link| link.index == network.bridge_index) && network.bridge == config.bridge;
+    let link =
+        route.link_named(&config.bridge).while_doing(|| format!("look for bridge {}", config.bridge))?;
+    let is_same =
+        link.is_some_and(|link| link.index == network.bridge_index) && network.bridge == config.bridge;
     Ok(is_same.then_some(network))
 }
 
@@ -62,7 +64,8 @@ fn build(config: &NetConfig, ledger: &Ledger, route: &mut RouteSocket) -> Result
         route.create_bridge(bridge, MacAddress::of(gateway), mtu).while_doing(|| doing("create"))?;
     }
     let link = route.link_named(bridge).while_doing(|| doing("look for"))?;
-    let index = link.map(|link| link.index).ok_or(io::ErrorKind::NotFound.into()).while_doing(|| doing("find"))?;
+    let index =
+        link.map(|link| link.index).ok_or(io::ErrorKind::NotFound.into()).while_doing(|| doing("find"))?;
     if addressed.is_none() {
         route.add_address(index, gateway, subnet).while_doing(|| doing("give an address to"))?;
     }
@@ -70,8 +73,14 @@ fn build(config: &NetConfig, ledger: &Ledger, route: &mut RouteSocket) -> Result
     set_kernel_options(bridge)?;
     // Rules of an earlier bridge may name another subnet.
     Table { name: &config.table }.delete().while_doing(|| format!("delete nft table {}", config.table))?;
-    let network =
-        Network { name: config.name.clone(), bridge: bridge.clone(), bridge_index: index, subnet, gateway, mtu };
+    let network = Network {
+        name: config.name.clone(),
+        bridge: bridge.clone(),
+        bridge_index: index,
+        subnet,
+        gateway,
+        mtu,
+    };
     ledger.set_network(&network).while_doing(|| format!("record network {}", config.name))?;
     Ok(network)
 }

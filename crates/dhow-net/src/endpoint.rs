@@ -65,6 +65,9 @@ impl BridgeEndpoint {
     }
 
     /// Takes the container off the network and gives its address and ports back.
+    ///
+    /// The kernel takes some ten milliseconds to let go of a device; whoever is in a hurry does this on
+    /// another thread.
     pub fn disconnect(mut self) -> Result<(), ConnectError> {
         self.release()
     }
@@ -75,7 +78,8 @@ impl BridgeEndpoint {
         config: &NetConfig,
         spec: &EndpointSpec,
     ) -> Result<(Network, Self, Vec<Reservation>), ConnectError> {
-        let ledger = Ledger::open(config).while_doing(|| format!("open the records of network {}", config.name))?;
+        let ledger =
+            Ledger::open(config).while_doing(|| format!("open the records of network {}", config.name))?;
         let survey = survey_and_bury(config, &ledger)?;
         let network = bridge::ensure(config, &ledger, &survey)?;
         if ledger.contains(&spec.container_id) {
@@ -103,7 +107,12 @@ impl BridgeEndpoint {
     }
 
     /// Lays the cable, sets up the inside and starts the name server.
-    fn wire(&mut self, network: &Network, spec: &EndpointSpec, inside: BorrowedFd<'_>) -> Result<(), ConnectError> {
+    fn wire(
+        &mut self,
+        network: &Network,
+        spec: &EndpointSpec,
+        inside: BorrowedFd<'_>,
+    ) -> Result<(), ConnectError> {
         let veth = &self.record.veth;
         let mut route = RouteSocket::open().while_doing(|| "open a netlink socket".into())?;
         let pair = VethPair {
@@ -148,7 +157,8 @@ impl Drop for BridgeEndpoint {
 
 /// Removes what dead owners left on the network and says how many they were.
 pub fn reconcile(config: &NetConfig) -> Result<usize, ConnectError> {
-    let ledger = Ledger::open(config).while_doing(|| format!("open the records of network {}", config.name))?;
+    let ledger =
+        Ledger::open(config).while_doing(|| format!("open the records of network {}", config.name))?;
     let survey = ledger.survey().while_doing(|| "read the network's records".into())?;
     let count = survey.dead.len();
     bury(config, survey)?;
@@ -158,7 +168,8 @@ pub fn reconcile(config: &NetConfig) -> Result<usize, ConnectError> {
 /// Removes a network from the host: leftovers, rules, bridge. Containers still on it lose it.
 pub fn remove_network(config: &NetConfig) -> Result<(), ConnectError> {
     reconcile(config)?;
-    let ledger = Ledger::open(config).while_doing(|| format!("open the records of network {}", config.name))?;
+    let ledger =
+        Ledger::open(config).while_doing(|| format!("open the records of network {}", config.name))?;
     bridge::remove(config, &ledger)
 }
 
@@ -201,7 +212,8 @@ fn choose_address(
     survey: &Survey,
     wanted: Option<Ipv4Addr>,
 ) -> Result<Ipv4Addr, ConnectError> {
-    let is_free = |ip: &Ipv4Addr| *ip != network.gateway && !survey.live.iter().any(|record| record.ip == *ip);
+    let is_free =
+        |ip: &Ipv4Addr| *ip != network.gateway && !survey.live.iter().any(|record| record.ip == *ip);
     match wanted {
         Some(ip) if !network.subnet.has_host(ip) => {
             Err(ConnectError::AddressOutside { ip, subnet: network.subnet })
@@ -234,6 +246,7 @@ fn configure_inside(network: &Network, attached: &Attached) -> io::Result<DnsSoc
     route.set_link_up(LOOPBACK_INDEX)?;
     let device = route.link_named(DEVICE)?.ok_or(io::ErrorKind::NotFound)?;
     route.add_address(device.index, attached.ip, network.subnet)?;
+    route.set_link_up(device.index)?;
     route.add_default_route(device.index, attached.gateway)?;
     open_dns_sockets()
 }

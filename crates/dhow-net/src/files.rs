@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn nothing_known_still_names_the_embedded_server() {
-        let config = DnsConfig { search: vec![".".into()], options: vec!["ndots:2".into()], ..Default::default() };
+        let config =
+            DnsConfig { search: vec![".".into()], options: vec!["ndots:2".into()], ..Default::default() };
         expect![[r#"
             nameserver 127.0.0.11
             options ndots:2

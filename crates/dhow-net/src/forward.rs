@@ -33,7 +33,9 @@ pub(crate) fn start(reservations: Vec<Reservation>, container: Ipv4Addr) -> io::
         let target = SocketAddr::from((container, bound.container_port.port));
         match holder {
             Holder::Tcp(listener) => carriers.push(Carrier::Tcp { listener, target, alive: Arc::new(()) }),
-            Holder::Udp(socket) => carriers.push(Carrier::Udp(UdpCarrier { socket, target, clients: HashMap::new() })),
+            Holder::Udp(socket) => {
+                carriers.push(Carrier::Udp(UdpCarrier { socket, target, clients: HashMap::new() }))
+            }
             Holder::Record => {}
         }
     }
@@ -45,7 +47,11 @@ pub(crate) fn start(reservations: Vec<Reservation>, container: Ipv4Addr) -> io::
 
 enum Carrier {
     /// `alive` is shared with each connection, so its count bounds them.
-    Tcp { listener: TcpListener, target: SocketAddr, alive: Arc<()> },
+    Tcp {
+        listener: TcpListener,
+        target: SocketAddr,
+        alive: Arc<()>,
+    },
     Udp(UdpCarrier),
 }
 

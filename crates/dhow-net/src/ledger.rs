@@ -155,7 +155,9 @@ impl Reader {
 pub(crate) fn is_port_allocated(run_dir: &Path, wanted: &BoundPort) -> bool {
     let Ok(networks) = fs::read_dir(run_dir) else { return false };
     let readers = networks.flatten().map(|network| Reader { dir: network.path() });
-    readers.flat_map(|reader| reader.live()).any(|record| record.ports.iter().any(|port| port.overlaps(wanted)))
+    readers
+        .flat_map(|reader| reader.live())
+        .any(|record| record.ports.iter().any(|port| port.overlaps(wanted)))
 }
 
 fn endpoints_dir(dir: &Path) -> PathBuf {

@@ -11,8 +11,8 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -89,9 +89,10 @@ impl RouteSocket {
         self.create(RouteNetlinkMessage::NewLink(message))
     }
 
-    /// Creates a pair of devices. Ours is on the bridge but still down, the peer is up in its namespace.
+    /// Creates a pair of devices, ours on the bridge, the peer in its namespace. Both are down: the kernel
+    /// brings neither up before both exist.
     pub(crate) fn create_veth(&mut self, pair: &VethPair<'_>) -> io::Result<()> {
-        let mut peer = link_message(
+        let peer = link_message(
             0,
             vec![
                 LinkAttribute::IfName(pair.peer_name.into()),
@@ -100,7 +101,6 @@ impl RouteSocket {
                 LinkAttribute::NetNsFd(pair.peer_netns.as_raw_fd()),
             ],
         );
-        set_up(&mut peer);
         let message = link_message(
             0,
             vec![
@@ -123,7 +123,7 @@ impl RouteSocket {
         self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
     }
 
-    /// Brings a port of a bridge up; `hairpin` lets a packet leave where it came in.
+    /// Brings a port of a bridge up, as a hairpin: a packet may leave where it came in.
     pub(crate) fn set_port_up(&mut self, name: &str) -> io::Result<()> {
         let hairpin = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
         let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(hairpin)];
@@ -173,7 +173,10 @@ impl RouteSocket {
     /// The IPv4 address and subnet of a device, if it has one.
     pub(crate) fn address_of(&mut self, index: u32) -> io::Result<Option<(Ipv4Addr, Subnet)>> {
         let addresses = self.addresses()?;
-        Ok(addresses.into_iter().find(|(owner, ..)| *owner == index).map(|(_, address, subnet)| (address, subnet)))
+        Ok(addresses
+            .into_iter()
+            .find(|(owner, ..)| *owner == index)
+            .map(|(_, address, subnet)| (address, subnet)))
     }
 
     /// All subnets this host has an address on or a route to, other than the default one.
@@ -237,7 +240,8 @@ impl RouteSocket {
         self.socket.recv(&mut buffer, 0)?;
         let mut rest = buffer.as_slice();
         while !rest.is_empty() {
-            let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+            let answer =
+                NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
             rest = &rest[padded(answer.header.length as usize).min(rest.len())..];
             if answer.header.sequence_number != self.sequence {
                 continue;

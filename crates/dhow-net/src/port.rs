@@ -316,7 +316,10 @@ mod tests {
         check("", expect!["error: no port specified: <empty>"]);
         check("localhost:80:80", expect!["error: invalid IP address: localhost"]);
         check("80/icmp", expect!["error: invalid proto: icmp"]);
-        check("80-81:90-95", expect!["error: invalid ranges specified for container and host Ports: 90-95 and 80-81"]);
+        check(
+            "80-81:90-95",
+            expect!["error: invalid ranges specified for container and host Ports: 90-95 and 80-81"],
+        );
     }
 
     #[test]

@@ -59,7 +59,8 @@ pub(crate) fn reserve(
             continue;
         }
         let own: Vec<BoundPort> = reservations.iter().map(|reservation| reservation.bound).collect();
-        let is_taken = |wanted: &BoundPort| own.iter().any(|port| port.overlaps(wanted)) || is_allocated(wanted);
+        let is_taken =
+            |wanted: &BoundPort| own.iter().any(|port| port.overlaps(wanted)) || is_allocated(wanted);
         reservations.extend(reserve_one(mapping, &is_taken)?);
     }
     Ok(reservations)

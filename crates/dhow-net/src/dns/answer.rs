@@ -101,7 +101,9 @@ fn reply(query: &Message, code: ResponseCode, answers: Vec<DnsRecord>) -> Decisi
 
 /// Says so to whoever sent at least an id; anything shorter is noise.
 fn decide_malformed(query: &[u8]) -> Decision {
-    let (Some(&[high, low]), Some(flags)) = (query.first_chunk(), query.get(2)) else { return Decision::Ignore };
+    let (Some(&[high, low]), Some(flags)) = (query.first_chunk(), query.get(2)) else {
+        return Decision::Ignore;
+    };
     if flags & 0x80 != 0 {
         return Decision::Ignore;
     }

@@ -43,10 +43,8 @@ pub(crate) struct DnsSockets {
 impl DnsSockets {
     /// Opens them in the network namespace of the calling thread, at `port` or any free one (0).
     pub(crate) fn open(port: u16) -> io::Result<Self> {
-        let sockets = Self {
-            udp: UdpSocket::bind((DNS_ADDRESS, port))?,
-            tcp: TcpListener::bind((DNS_ADDRESS, port))?,
-        };
+        let sockets =
+            Self { udp: UdpSocket::bind((DNS_ADDRESS, port))?, tcp: TcpListener::bind((DNS_ADDRESS, port))? };
         sockets.udp.set_nonblocking(true)?;
         sockets.tcp.set_nonblocking(true)?;
         Ok(sockets)

@@ -71,7 +71,9 @@ impl Pending {
             Ok(count) if !self.is_answer(&buffer[..count]) => Progress::Waiting,
             Ok(count) if is_refusal(&buffer[..count]) => self.ask_next(now, Some(buffer[..count].to_vec())),
             Ok(count) => Progress::Answered(buffer[..count].to_vec()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && now < self.deadline => Progress::Waiting,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && now < self.deadline => {
+                Progress::Waiting
+            }
             Err(_) => self.ask_next(now, None),
         }
     }
@@ -113,7 +115,8 @@ fn send_to_next(query: &[u8], servers_left: &mut Vec<SocketAddr>) -> Option<UdpS
 }
 
 fn send(query: &[u8], server: SocketAddr) -> io::Result<UdpSocket> {
-    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr =
+        if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(server)?;
     socket.set_nonblocking(true)?;

@@ -120,14 +120,21 @@ impl<'a> Table<'a> {
         batch.commit()
     }
 
-    /// Takes ports back. Each is its own transaction: one that is gone must not keep the others.
+    /// Takes ports back. What is gone already must not keep the others, so one transaction for all
+    /// (each waits for packets under way) is followed by one for each if need be.
     pub(crate) fn unpublish(self, redirects: &[Redirect]) -> io::Result<()> {
-        for redirect in redirects {
-            let mut batch = Batch::new();
-            batch.push(DELETE_ELEMENT, 0, &self.element(redirect));
-            found(batch.commit())?;
+        if redirects.is_empty() || found(self.delete_elements(redirects))? {
+            return Ok(());
         }
-        Ok(())
+        redirects.chunks(1).try_for_each(|single| found(self.delete_elements(single)).map(drop))
+    }
+
+    fn delete_elements(self, redirects: &[Redirect]) -> io::Result<()> {
+        let mut batch = Batch::new();
+        for redirect in redirects {
+            batch.push(DELETE_ELEMENT, 0, &self.element(redirect));
+        }
+        batch.commit()
     }
 
     /// Within a container: DNS queries to `server` go to the ports where the embedded server listens.
@@ -138,7 +145,8 @@ impl<'a> Table<'a> {
         batch.push(NEW_TABLE, FLAG_CREATE | FLAG_EXCLUSIVE, &Attributes::default().text(1, self.name));
         self.push_chain(&mut batch, OUTPUT, Some(("nat", HOOK_OUTPUT, PRIORITY_DNAT)));
         for (protocol, port) in ports {
-            let rule = Rule::default().to_address(server).to_port(*protocol, 53).redirect_to(server, *port);
+            let rule =
+                Rule::default().if_to_address(server).if_to_port(*protocol, 53).redirect_to(server, *port);
             self.push_rule(&mut batch, OUTPUT, &rule);
         }
         batch.commit()
@@ -203,21 +211,24 @@ fn network_rules(bridge: &str, subnet: Subnet) -> Vec<(&'static str, Rule)> {
         (PUBLISH, rule().redirect_by_address(PUBLISHED_AT)),
         (PUBLISH, rule().redirect_by_port(PUBLISHED)),
         // A neighbour may send packets for 127.0.0.1; only our own, in `output`, may be meant.
-        (PREROUTING, rule().to_loopback(Is::Different).to_this_host().jump(PUBLISH)),
-        (OUTPUT, rule().to_this_host().jump(PUBLISH)),
-        (POSTROUTING, rule().from_subnet(subnet).to_interface(Is::Different, bridge).masquerade()),
-        (POSTROUTING, rule().from_loopback().to_interface(Is::Equal, bridge).masquerade()),
-        (POSTROUTING, rule().from_subnet(subnet).to_interface(Is::Equal, bridge).has_new_destination().masquerade()),
+        (PREROUTING, rule().if_to_loopback(Is::Different).if_to_this_host().jump(PUBLISH)),
+        (OUTPUT, rule().if_to_this_host().jump(PUBLISH)),
+        (POSTROUTING, rule().if_from_subnet(subnet).if_to_interface(Is::Different, bridge).masquerade()),
+        (POSTROUTING, rule().if_from_loopback().if_to_interface(Is::Equal, bridge).masquerade()),
+        (
+            POSTROUTING,
+            rule().if_from_subnet(subnet).if_to_interface(Is::Equal, bridge).if_redirected().masquerade(),
+        ),
         (
             FORWARD,
             rule()
-                .to_interface(Is::Equal, bridge)
-                .from_interface(Is::Different, bridge)
-                .begins_connection()
-                .has_own_destination()
+                .if_to_interface(Is::Equal, bridge)
+                .if_from_interface(Is::Different, bridge)
+                .if_new_connection()
+                .if_not_redirected()
                 .drop_it(),
         ),
-        (GUARD, rule().from_interface(Is::Equal, bridge).to_loopback(Is::Equal).drop_it()),
+        (GUARD, rule().if_from_interface(Is::Equal, bridge).if_to_loopback(Is::Equal).drop_it()),
     ]
 }
 

@@ -79,66 +79,76 @@ impl Rule {
     fn conntrack_bits(self, key: u32, bits: u32, is: Is) -> Self {
         let mask = Attributes::default().bytes(DATA_VALUE, &bits.to_ne_bytes());
         let xor = Attributes::default().bytes(DATA_VALUE, &[0; 4]);
-        let and = Attributes::default().u32(1, REGISTER).u32(2, REGISTER).u32(3, 4).nested(4, &mask).nested(5, &xor);
+        let and = Attributes::default()
+            .u32(1, REGISTER)
+            .u32(2, REGISTER)
+            .u32(3, 4)
+            .nested(4, &mask)
+            .nested(5, &xor);
         self.expression("ct", &Attributes::default().u32(1, REGISTER).u32(2, key))
             .expression("bitwise", &and)
             .compare(is, &[0; 4])
     }
 
-    pub(super) fn from_interface(self, is: Is, name: &str) -> Self {
+    pub(super) fn if_from_interface(self, is: Is, name: &str) -> Self {
         self.load_meta(REGISTER, META_IIFNAME).compare(is, &interface_name(name))
     }
 
-    pub(super) fn to_interface(self, is: Is, name: &str) -> Self {
+    pub(super) fn if_to_interface(self, is: Is, name: &str) -> Self {
         self.load_meta(REGISTER, META_OIFNAME).compare(is, &interface_name(name))
     }
 
-    pub(super) fn from_subnet(self, subnet: Subnet) -> Self {
+    pub(super) fn if_from_subnet(self, subnet: Subnet) -> Self {
         let mask = Attributes::default().bytes(DATA_VALUE, &subnet.netmask().octets());
         let xor = Attributes::default().bytes(DATA_VALUE, &[0; 4]);
-        let and = Attributes::default().u32(1, REGISTER).u32(2, REGISTER).u32(3, 4).nested(4, &mask).nested(5, &xor);
+        let and = Attributes::default()
+            .u32(1, REGISTER)
+            .u32(2, REGISTER)
+            .u32(3, 4)
+            .nested(4, &mask)
+            .nested(5, &xor);
         self.load_payload(REGISTER, PAYLOAD_NETWORK_HEADER, IPV4_SOURCE_OFFSET, 4)
             .expression("bitwise", &and)
             .compare(Is::Equal, &subnet.address().octets())
     }
 
-    pub(super) fn from_loopback(self) -> Self {
+    pub(super) fn if_from_loopback(self) -> Self {
         self.load_payload(REGISTER, PAYLOAD_NETWORK_HEADER, IPV4_SOURCE_OFFSET, 1)
             .compare(Is::Equal, &[LOOPBACK_FIRST_BYTE])
     }
 
-    pub(super) fn to_loopback(self, is: Is) -> Self {
+    pub(super) fn if_to_loopback(self, is: Is) -> Self {
         self.load_payload(REGISTER, PAYLOAD_NETWORK_HEADER, IPV4_DESTINATION_OFFSET, 1)
             .compare(is, &[LOOPBACK_FIRST_BYTE])
     }
 
-    pub(super) fn to_address(self, address: Ipv4Addr) -> Self {
+    pub(super) fn if_to_address(self, address: Ipv4Addr) -> Self {
         self.load_payload(REGISTER, PAYLOAD_NETWORK_HEADER, IPV4_DESTINATION_OFFSET, 4)
             .compare(Is::Equal, &address.octets())
     }
 
     /// The destination is an address of this host.
-    pub(super) fn to_this_host(self) -> Self {
+    pub(super) fn if_to_this_host(self) -> Self {
         let fib = Attributes::default().u32(1, REGISTER).u32(2, FIB_ADDRESS_TYPE).u32(3, FIB_OF_DESTINATION);
         self.expression("fib", &fib).compare(Is::Equal, &ADDRESS_TYPE_LOCAL.to_ne_bytes())
     }
 
-    pub(super) fn to_port(self, protocol: u8, port: u16) -> Self {
+    pub(super) fn if_to_port(self, protocol: u8, port: u16) -> Self {
         self.load_meta(REGISTER, META_L4PROTO)
             .compare(Is::Equal, &[protocol])
             .load_payload(REGISTER, PAYLOAD_TRANSPORT_HEADER, DESTINATION_PORT_OFFSET, 2)
             .compare(Is::Equal, &port.to_be_bytes())
     }
 
-    pub(super) fn begins_connection(self) -> Self {
+    pub(super) fn if_new_connection(self) -> Self {
         self.conntrack_bits(CT_STATE, CT_STATE_NEW, Is::Different)
     }
 
-    pub(super) fn has_new_destination(self) -> Self {
+    pub(super) fn if_redirected(self) -> Self {
         self.conntrack_bits(CT_STATUS, CT_STATUS_DNAT, Is::Different)
     }
 
-    pub(super) fn has_own_destination(self) -> Self {
+    pub(super) fn if_not_redirected(self) -> Self {
         self.conntrack_bits(CT_STATUS, CT_STATUS_DNAT, Is::Equal)
     }
 
