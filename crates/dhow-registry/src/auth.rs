@@ -17,7 +17,7 @@ use crate::error::{Subject, Words};
 use crate::retry::persist;
 use crate::transport::{Exchange, Payload, Reply, SendError, Transport, lock};
 use crate::url::{Url, push_escaped};
-use crate::{Challenge, Credential, Keychain, RegistryError, Scheme, Secret, Security};
+use crate::{Challenge, Credential, CredentialsError, Keychain, RegistryError, Scheme, Secret, Security};
 
 const TOKEN_BYTES_MAX: u64 = 1 << 20;
 /// What the token specification says when the server does not.
@@ -71,6 +71,8 @@ pub(crate) struct Auth {
     keychain: Keychain,
     /// By table, as reading them may start a program.
     credentials: Mutex<HashMap<String, Option<Credential>>>,
+    /// Why there is no credential although there may be one, by table.
+    failures: Mutex<HashMap<String, CredentialsError>>,
     /// By authority.
     challenges: Mutex<HashMap<String, Challenge>>,
     tokens: Mutex<HashMap<TokenKey, Arc<Mutex<Option<Token>>>>>,
@@ -117,8 +119,8 @@ pub(crate) struct TokenRequest<'a> {
 
 impl Auth {
     pub(crate) fn new(keychain: Keychain) -> Auth {
-        let (credentials, challenges, tokens) = Default::default();
-        Auth { keychain, credentials, challenges, tokens }
+        let (credentials, failures, challenges, tokens) = Default::default();
+        Auth { keychain, credentials, failures, challenges, tokens }
     }
 
     /// The `Authorization` header for a request, as far as the registry is known to want one.
@@ -132,9 +134,9 @@ impl Auth {
         let challenge = lock(&self.challenges).get(&endpoint.authority).cloned();
         match challenge {
             None => Ok(None),
-            Some(Challenge::Basic { .. }) => Ok(self.credential(endpoint)?.as_ref().and_then(basic)),
+            Some(Challenge::Basic { .. }) => Ok(self.credential(endpoint).as_ref().and_then(basic)),
             Some(Challenge::Bearer { realm, service, scope: asked }) => {
-                let credential = self.credential(endpoint)?;
+                let credential = self.credential(endpoint);
                 if let Some(Credential::RegistryToken(token)) = credential {
                     return Ok(Some(bearer(&token)));
                 }
@@ -169,11 +171,11 @@ impl Auth {
         reply: &Reply,
         scope: &Scope,
         used: Option<&Secret>,
-    ) -> Result<bool, RegistryError> {
-        let Some(challenge) = Challenge::choose(reply.headers("www-authenticate")) else { return Ok(false) };
+    ) -> bool {
+        let Some(challenge) = Challenge::choose(reply.headers("www-authenticate")) else { return false };
         let again = match &challenge {
             Challenge::Basic { .. } => {
-                used.is_none() && self.credential(endpoint)?.as_ref().and_then(basic).is_some()
+                used.is_none() && self.credential(endpoint).as_ref().and_then(basic).is_some()
             }
             Challenge::Bearer { realm, service, .. } => {
                 let slot = self.slot(endpoint, realm, service.as_deref(), scope);
@@ -182,22 +184,32 @@ impl Auth {
                 if slot.as_ref().is_some_and(|token| used == Some(&bearer(&token.value))) {
                     *slot = None;
                 }
-                !matches!(self.credential(endpoint)?, Some(Credential::RegistryToken(_)) if used.is_some())
+                !matches!(self.credential(endpoint), Some(Credential::RegistryToken(_)) if used.is_some())
             }
         };
         lock(&self.challenges).insert(endpoint.authority.clone(), challenge);
-        Ok(again)
+        again
     }
 
-    /// Whether there is anything to show to this registry.
-    pub(crate) fn credential(&self, endpoint: &Endpoint) -> Result<Option<Credential>, RegistryError> {
+    /// What we have to show to a registry. Failing to look it up is no reason yet to fail: most of what is
+    /// pulled is public.
+    fn credential(&self, endpoint: &Endpoint) -> Option<Credential> {
         let mut credentials = lock(&self.credentials);
         if let Some(credential) = credentials.get(&endpoint.table) {
-            return Ok(credential.clone());
+            return credential.clone();
         }
-        let credential = self.keychain.get(&endpoint.table)?;
+        let credential = self.keychain.get(&endpoint.table).unwrap_or_else(|error| {
+            tracing::warn!(%error, registry = endpoint.table, "going on without credentials");
+            lock(&self.failures).insert(endpoint.table.clone(), error);
+            None
+        });
         credentials.insert(endpoint.table.clone(), credential.clone());
-        Ok(credential)
+        credential
+    }
+
+    /// Why credentials could not be looked up, told once, to explain a refusal.
+    pub(crate) fn take_failure(&self, endpoint: &Endpoint) -> Option<CredentialsError> {
+        lock(&self.failures).remove(&endpoint.table)
     }
 
     fn slot(

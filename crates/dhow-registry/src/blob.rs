@@ -320,3 +320,23 @@ impl<R: Read> Read for VerifyingReader<R> {
 fn invalid(error: RegistryError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trickle_is_told_from_a_stream() {
+        let mut trickle = Pace::default();
+        let tens = |pace: &mut Pace, bytes| (0..6).any(|_| pace.is_too_slow(Duration::from_secs(10), bytes));
+        assert!(tens(&mut trickle, 1));
+        assert!(!tens(&mut Pace::default(), 100 << 10));
+    }
+
+    #[test]
+    fn ranges_are_read_with_and_without_a_total() {
+        assert_eq!(content_range(Some("bytes 5-9/10")), Some((5, Some(10))));
+        assert_eq!(content_range(Some("bytes 5-9/*")), Some((5, None)));
+        assert_eq!(content_range(Some("bytes */10")), None);
+    }
+}

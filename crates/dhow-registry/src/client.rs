@@ -118,12 +118,18 @@ impl Client {
         let auth = &self.shared.auth;
         let authorization = auth.authorization(self.transport(), endpoint, &ask.scope, subject)?;
         let mut reply = self.send(endpoint, ask, authorization.as_ref())?;
-        if reply.status != 401 || !auth.learn(endpoint, &reply, &ask.scope, authorization.as_ref())? {
-            return Ok(reply);
+        if reply.status == 401 && auth.learn(endpoint, &reply, &ask.scope, authorization.as_ref()) {
+            reply.drain();
+            let authorization = auth.authorization(self.transport(), endpoint, &ask.scope, subject)?;
+            reply = self.send(endpoint, ask, authorization.as_ref())?;
         }
-        reply.drain();
-        let authorization = auth.authorization(self.transport(), endpoint, &ask.scope, subject)?;
-        self.send(endpoint, ask, authorization.as_ref())
+        // A refusal for want of credentials is better explained by why there are none.
+        match reply.status {
+            401 | 403 => {
+                auth.take_failure(endpoint).map_or(Ok(reply), |error| Err(SendError::Setup(error.into())))
+            }
+            _ => Ok(reply),
+        }
     }
 
     /// Sends a request once, by the scheme the endpoint speaks.

@@ -1,22 +1,3 @@
-//! What the user says about registries, as plain data and as TOML.
-//!
-//! ```toml
-//! [registry."docker.io"]
-//! mirrors = ["http://127.0.0.1:5000"]     # asked first, in this order, by pulls only
-//! location = "https://hub.corp/dockerhub" # stands in for the registry, for pull, push, login and search
-//! search = "https://search.corp"          # where `dhow search` asks instead
-//!
-//! [registry."registry.corp:5000"]
-//! ca = ["/etc/ssl/corp.pem"]              # trusted besides the system's authorities
-//! cert = "/etc/ssl/me.pem"                # client certificate, with its key
-//! key = "/etc/ssl/me.key"
-//! insecure = true                         # HTTPS without checking the certificate
-//! http = true                             # plain HTTP; together with `insecure`: whichever answers
-//! ```
-//! A path in a mirror or location goes before the repository: `library/alpine` becomes
-//! `dockerhub/library/alpine` above. The settings of a mirror's own connection are those of the table that
-//! bears its host. A registry on the loopback interface is taken as `http` and `insecure`, as in Docker.
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,6 +9,25 @@ use crate::url::{Url, UrlError, is_loopback};
 use crate::{ProxyConfig, Retry, Scheme};
 
 /// Everything a client is told about the world.
+///
+/// What concerns registries can be read from TOML:
+///
+/// ```toml
+/// [registry."docker.io"]
+/// mirrors = ["http://127.0.0.1:5000"]     # asked first, in this order, by pulls only
+/// location = "https://hub.corp/dockerhub" # stands in for the registry, for pull, push, login and search
+/// search = "https://search.corp"          # where `dhow search` asks instead
+///
+/// [registry."registry.corp:5000"]
+/// ca = ["/etc/ssl/corp.pem"]              # trusted besides the system's authorities
+/// cert = "/etc/ssl/me.pem"                # client certificate, with its key
+/// key = "/etc/ssl/me.key"
+/// insecure = true                         # HTTPS without checking the certificate
+/// http = true                             # plain HTTP; together with `insecure`: whichever answers
+/// ```
+/// A path in a mirror or location goes before the repository: `library/alpine` becomes
+/// `dockerhub/library/alpine` above. The settings of a mirror's own connection are those of the table that
+/// bears its host. A registry on the loopback interface is taken as `http` and `insecure`, as in Docker.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// By registry, as in `[registry."host:port"]`.

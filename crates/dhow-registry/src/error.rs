@@ -177,7 +177,7 @@ pub enum RegistryError {
         limit: u64,
     },
     /// A manifest that is not one.
-    #[error("manifest of {reference} cannot be used: {source}")]
+    #[error("manifest of {reference} cannot be used")]
     BadManifest {
         /// The image, as people write it.
         reference: String,
@@ -347,7 +347,7 @@ impl Words {
 }
 
 /// One line without control characters, cut at a length a person may read.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     printable.take(MESSAGE_CHARS_MAX).collect::<String>().trim().to_owned()
 }

@@ -10,7 +10,7 @@ use ureq::tls::Certificate;
 use ureq::{Agent, Body, Proxy, SendBody, Timeout};
 
 use crate::endpoint::Endpoint;
-use crate::error::Subject;
+use crate::error::{Subject, clean};
 use crate::url::Url;
 use crate::{Config, RegistryError, Scheme, Secret, tls};
 
@@ -138,11 +138,13 @@ impl Transport {
         Err(SendError::Failure(Failure::protocol(exchange.url.authority(), why)))
     }
 
-    /// The URL a server sends us to, unless it would take us from HTTPS to plain HTTP.
+    /// The URL a server sends us to, unless it would take us from HTTPS to plain HTTP. Only a server behind
+    /// a proxy that does its TLS may say `http` of itself: it does not know better.
     pub(crate) fn follow(&self, from: &Url, location: &str) -> Result<Url, Failure> {
         let url = from
             .join(location)
             .map_err(|error| Failure::protocol(from.authority(), format!("redirect: {error}")))?;
+        let url = url.secured_like(from);
         if from.scheme() == Scheme::Https && !self.config.allows_plain(&url) {
             return Err(Failure::protocol(from.authority(), format!("redirects from HTTPS to {url}")));
         }
@@ -307,7 +309,7 @@ impl Reply {
 impl Failure {
     fn new(url: &Url, error: ureq::Error) -> Failure {
         let (kind, why) = classify(&error);
-        Failure { kind, host: url.authority().to_owned(), why }
+        Failure { kind, host: url.authority().to_owned(), why: clean(&why) }
     }
 
     pub(crate) fn protocol(host: &str, why: impl ToString) -> Failure {

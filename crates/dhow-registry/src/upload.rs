@@ -254,7 +254,7 @@ impl<'a> Upload<'a> {
             Err(error) => return Err(Setback::Final(error.about(&self.subject))),
         };
         if reply.status == 401
-            && self.client.auth().learn(&self.endpoint, &reply, &self.scope, authorization.as_ref())?
+            && self.client.auth().learn(&self.endpoint, &reply, &self.scope, authorization.as_ref())
         {
             // The token ran out while the blob was on its way.
             return Err(Setback::Passing(self.subject.refused(reply)));

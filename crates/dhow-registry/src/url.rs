@@ -138,6 +138,15 @@ impl Url {
         self.scheme == other.scheme && self.host() == other.host() && self.port() == other.port()
     }
 
+    /// The same place by HTTPS, if this is `home` by plain HTTP on the default port.
+    pub(crate) fn secured_like(self, home: &Url) -> Url {
+        let is_home = self.host() == home.host() && self.scheme == Scheme::Http && self.port() == 80;
+        match home.scheme {
+            Scheme::Https if is_home => Url { target: self.target, ..home.clone() },
+            _ => self,
+        }
+    }
+
     /// The whole text, query and all: for the wire only.
     pub(crate) fn for_wire(&self) -> String {
         format!("{}://{}{}", self.scheme.name(), self.authority, self.target)
@@ -226,6 +235,20 @@ mod tests {
             ("?z=2", "http://a:1/v2/x/blobs/uploads/?z=2"),
         ] {
             assert_eq!(base.join(location).map(|url| url.for_wire()), Ok(joined.to_owned()), "{location}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_forgets_its_tls_is_reminded() {
+        let home = Url::parse("https://a:8443/v2/").expect("a URL");
+        for (url, safe) in [
+            ("http://a/x?y", "https://a:8443/x?y"),
+            ("http://a:5000/x", "http://a:5000/x"),
+            ("http://b/x", "http://b/x"),
+        ] {
+            let url = Url::parse(url).expect("a URL");
+            assert_eq!(url.clone().secured_like(&home).for_wire(), safe);
+            assert_eq!(url.clone().secured_like(&url), url);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Pulling from registries that are honest, slow, broken or hostile.
 
+use std::error::Error as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -137,15 +138,17 @@ fn an_endless_manifest_meets_a_limit() {
 #[test]
 fn what_is_no_manifest_is_named() {
     for (body, expected) in [
-        ("<html>", "manifest of HOST/a/b:1 cannot be used: manifest is not valid JSON of its type"),
+        ("<html>", "manifest is not valid JSON of its type"),
+        ("[[[[", "manifest is not valid JSON of its type"),
         (
             r#"{"schemaVersion":1,"fsLayers":[]}"#,
-            "manifest of HOST/a/b:1 cannot be used: this is a Docker schema 1 manifest, which is no longer \
-             supported; rebuild or re-push the image",
+            "this is a Docker schema 1 manifest, which is no longer supported; rebuild or re-push the image",
         ),
     ] {
         let server = after(Image::new(1), move |_, _| Some(Response::new(200, body)));
-        assert_eq!(resolve_error(&server), expected);
+        let error = client().resolve(&server.reference("a/b:1")).expect_err("an error");
+        assert_eq!(error.to_string(), format!("manifest of {}/a/b:1 cannot be used", server.authority));
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some(expected));
     }
 }
 

@@ -143,6 +143,19 @@ fn a_token_server_cannot_leak_its_tokens_through_our_errors() {
     }
 }
 
+#[test]
+fn a_broken_credential_store_matters_only_where_credentials_are_needed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("config.json");
+    std::fs::write(&path, r#"{"credsStore":"gone"}"#).expect("written");
+    let client = Client::new(config(), Keychain::new(path, Vec::new()));
+    let public = Guarded::start(Image::new(1), |_, _| true);
+    client.resolve(&public.registry.reference("a/b")).expect("resolved");
+    let private = Guarded::start(Image::new(1), |_, _| false);
+    let error = client.resolve(&private.registry.reference("a/b")).expect_err("an error").to_string();
+    assert_eq!(error, "docker-credential-gone is not installed in any of the folders of PATH");
+}
+
 /// A registry with users and passwords.
 fn basic() -> Server {
     Server::start(|request| match request.header("authorization") {
