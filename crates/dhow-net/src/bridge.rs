@@ -45,44 +45,53 @@ fn standing(
     Ok(is_same.then_some(network))
 }
 
-/// Makes the bridge, or takes over one a crash left half-made. Each step may find itself done.
+/// Makes the network, or finishes one a crash left half-made. Each step may find itself done.
 fn build(config: &NetConfig, ledger: &Ledger, route: &mut RouteSocket) -> Result<Network, ConnectError> {
-    let bridge = &config.bridge;
-    let doing = |what: &str| format!("{what} bridge {bridge}");
     let uplink = route.default_route_link().while_doing(|| "read the default route".into())?;
     let mtu = uplink.map_or(MTU_DEFAULT, |link| link.mtu);
-    let found = route.link_named(bridge).while_doing(|| doing("look for"))?;
-    let addressed = match found {
-        Some(link) => route.address_of(link.index).while_doing(|| doing("read the address of"))?,
-        None => None,
-    };
-    let (gateway, subnet) = match addressed {
+    let (gateway, subnet) = match address_of_bridge(config, route)? {
         Some(address) => address,
         None => choose_subnet(config, route)?,
     };
-    if found.is_none() {
-        route.create_bridge(bridge, MacAddress::of(gateway), mtu).while_doing(|| doing("create"))?;
-    }
-    let link = route.link_named(bridge).while_doing(|| doing("look for"))?;
-    let index =
-        link.map(|link| link.index).ok_or(io::ErrorKind::NotFound.into()).while_doing(|| doing("find"))?;
-    if addressed.is_none() {
-        route.add_address(index, gateway, subnet).while_doing(|| doing("give an address to"))?;
-    }
-    route.set_link_up(index).while_doing(|| doing("bring up"))?;
-    set_kernel_options(bridge)?;
+    let bridge_index = raise_bridge(&config.bridge, gateway, subnet, mtu, route)
+        .while_doing(|| format!("set up bridge {}", config.bridge))?;
+    set_kernel_options(&config.bridge)?;
     // Rules of an earlier bridge may name another subnet.
     Table { name: &config.table }.delete().while_doing(|| format!("delete nft table {}", config.table))?;
-    let network = Network {
-        name: config.name.clone(),
-        bridge: bridge.clone(),
-        bridge_index: index,
-        subnet,
-        gateway,
-        mtu,
-    };
+    let (name, bridge) = (config.name.clone(), config.bridge.clone());
+    let network = Network { name, bridge, bridge_index, subnet, gateway, mtu };
     ledger.set_network(&network).while_doing(|| format!("record network {}", config.name))?;
     Ok(network)
+}
+
+fn address_of_bridge(
+    config: &NetConfig,
+    route: &mut RouteSocket,
+) -> Result<Option<(Ipv4Addr, Subnet)>, ConnectError> {
+    let found = route.link_named(&config.bridge).and_then(|link| match link {
+        Some(link) => route.address_of(link.index),
+        None => Ok(None),
+    });
+    found.while_doing(|| format!("look for bridge {}", config.bridge))
+}
+
+/// Gets the bridge to exist, have its address and be up; returns its index.
+fn raise_bridge(
+    bridge: &str,
+    gateway: Ipv4Addr,
+    subnet: Subnet,
+    mtu: u32,
+    route: &mut RouteSocket,
+) -> io::Result<u32> {
+    if route.link_named(bridge)?.is_none() {
+        route.create_bridge(bridge, MacAddress::of(gateway), mtu)?;
+    }
+    let index = route.link_named(bridge)?.ok_or(io::ErrorKind::NotFound)?.index;
+    if route.address_of(index)?.is_none() {
+        route.add_address(index, gateway, subnet)?;
+    }
+    route.set_link_up(index)?;
+    Ok(index)
 }
 
 fn choose_subnet(config: &NetConfig, route: &mut RouteSocket) -> Result<(Ipv4Addr, Subnet), ConnectError> {

@@ -331,4 +331,14 @@ mod tests {
         assert!("80-81".parse::<ContainerPort>().is_err());
         assert!(ContainerPort::parse_range("").is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_parsed_or_refused(text in r"[0-9:./\[\]a-z-]{0,24}") {
+            // Parsing must not panic, and what it accepts has as many mappings as container ports.
+            if let Ok(mappings) = PortMapping::parse(&text) {
+                proptest::prop_assert!((1..=65536).contains(&mappings.len()));
+            }
+        }
+    }
 }

@@ -180,4 +180,17 @@ mod tests {
         cut.truncate(20);
         assert_eq!(show(decide(&cut, None)), "FormErr");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_answered_or_ignored(flip in 0_usize..29, value: u8, cut in 0_usize..40) {
+            let mut bytes = query("example.com.", RecordType::A);
+            let flip = flip.min(bytes.len() - 1);
+            bytes[flip] = value;
+            bytes.truncate(cut);
+            if let Decision::Reply(reply) = decide(&bytes, Some(&OneContainer)) {
+                proptest::prop_assert_eq!(&reply[..2], &bytes[..2]);
+            }
+        }
+    }
 }

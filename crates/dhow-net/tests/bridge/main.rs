@@ -5,8 +5,9 @@ mod dns;
 mod host;
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::process::Command;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dhow_net::{ConnectError, EndpointSpec};
 use expect_test::expect;
@@ -14,6 +15,9 @@ use host::{
     HOST_ADDRESS, SILENCE_MIN, UPLINK_MTU, WORLD_ADDRESS, ask_udp, fetch, is_reachable, on_host, output,
     serve_tcp, sh, spec,
 };
+
+/// It takes 3 ms on an idle machine; a process for each rule or device would take more than this.
+const CONNECT_MAX: Duration = Duration::from_millis(50);
 
 #[test]
 fn containers_reach_each_other_the_host_and_the_world() {
@@ -167,6 +171,30 @@ fn flushed_rules_come_back_with_the_ports_of_the_living() {
 }
 
 #[test]
+fn a_docker_that_drops_what_it_does_not_know_is_told_about_us() {
+    on_host(|host| {
+        if Command::new("iptables").arg("--version").output().is_err() {
+            println!("skipped: there is no iptables");
+            return;
+        }
+        sh("iptables -N DOCKER-USER && iptables -A FORWARD -j DOCKER-USER && iptables -P FORWARD DROP");
+        let web = host.connect("web", &["8080:80"]);
+        let other = host.connect("other", &[]);
+        web.serve_tcp(80);
+        assert!(host.in_world(|| is_reachable(&format!("{HOST_ADDRESS}:8080"))));
+        assert!(other.run(|| is_reachable(&format!("{}:80", web.ip()))));
+        let rules = output("iptables -S DOCKER-USER");
+        assert_eq!(
+            rules,
+            "-N DOCKER-USER\n-A DOCKER-USER -o dhow0 -j ACCEPT\n-A DOCKER-USER -i dhow0 -j ACCEPT\n"
+        );
+
+        dhow_net::remove_network(&host.config).unwrap();
+        assert_eq!(output("iptables -S DOCKER-USER"), "-N DOCKER-USER\n");
+    });
+}
+
+#[test]
 fn the_rules_read_as_they_are_meant() {
     on_host(|host| {
         let _web = host.connect("web", &["8080:80", "127.0.0.1:53:53/udp"]);
@@ -222,16 +250,19 @@ fn the_rules_read_as_they_are_meant() {
 #[test]
 fn connecting_takes_milliseconds() {
     on_host(|host| {
-        let mut figures = String::new();
-        for (what, publish) in [("first", &[][..]), ("no ports", &[]), ("two ports", &["8080:80", "90/udp"])]
-        {
-            let started = Instant::now();
-            let container = host.connect("timed", publish);
-            let connected = started.elapsed();
-            container.endpoint.disconnect().unwrap();
-            figures +=
-                &format!("{what}: connect {connected:?}, disconnect {:?}\n", started.elapsed() - connected);
+        host.connect("first", &[]);
+        for publish in [&[][..], &["8080:80", "90/udp"]] {
+            let best = (0..5).map(|_| time_connect(host, publish)).min().unwrap();
+            println!("best of 5 connects with {} ports: {best:?}", publish.len());
+            assert!(best < CONNECT_MAX, "{best:?}");
         }
-        println!("{figures}");
     });
+}
+
+fn time_connect(host: &host::Host, publish: &[&str]) -> Duration {
+    let started = Instant::now();
+    let container = host.connect("timed", publish);
+    let connected = started.elapsed();
+    container.endpoint.disconnect().unwrap();
+    connected
 }
