@@ -221,7 +221,8 @@ impl Form {
         let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Vec<serde_json::Value>>();
         let Some(Ok(array)) = values.next() else { return Ok(None) };
         let behind = rest[values.byte_offset()..].trim_start();
-        if !behind.is_empty() && !(behind.starts_with('#') && !is_shell_test(rest, &array)) {
+        let is_comment = behind.starts_with('#') && !is_shell_test(rest, &array);
+        if !behind.is_empty() && !is_comment {
             return Ok(None);
         }
         let strings = array.into_iter().map(|value| match value {

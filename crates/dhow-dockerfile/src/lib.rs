@@ -4,8 +4,8 @@
 //! run shows all mistakes. Values in the tree are as written: [`expand`] replaces their variables
 //! when the environment is known, which is while the build runs.
 //!
-//! The way of a text: [`lines`](self) joins continuations and collects heredocs, `form` splits an
-//! instruction into flags and operands, `typed` gives them their meaning, `lint` looks for what is
+//! The way of a text: `lines` joins continuations and collects heredocs, `form` splits an instruction
+//! into flags and operands, `typed` gives them their meaning, `traps` and `lint` look for what is
 //! legal but unwise, and `print` writes a tree back.
 #![forbid(unsafe_code)]
 
@@ -28,6 +28,7 @@ mod pattern;
 mod print;
 mod sexpr;
 mod suggest;
+mod traps;
 mod typed;
 
 pub use diagnostic::{Diagnostic, Severity, Span, excerpt};

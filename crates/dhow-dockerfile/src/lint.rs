@@ -56,7 +56,7 @@ pub(crate) fn file(dockerfile: &Dockerfile) -> Vec<Diagnostic> {
     let mut lint = Lint { check: &dockerfile.directives.check, found: Vec::new() };
     lint.casing(dockerfile);
     lint.stage_names(&dockerfile.stages);
-    lint.from_arguments(dockerfile);
+    lint.base_and_platform(dockerfile);
     let mut states: Vec<StageState> = Vec::new();
     for stage in &dockerfile.stages {
         let parent = dockerfile.stages[..states.len()].iter().rposition(|earlier| {
@@ -130,7 +130,7 @@ impl Lint<'_> {
     }
 
     /// UndefinedArgInFrom, RedundantTargetPlatform and FromPlatformFlagConstDisallowed.
-    fn from_arguments(&mut self, dockerfile: &Dockerfile) {
+    fn base_and_platform(&mut self, dockerfile: &Dockerfile) {
         let declared = dockerfile.global_args.iter().flat_map(|arg| &arg.kind.args);
         let mut known: Vec<&str> = declared.map(|arg| arg.name.as_str()).collect();
         known.extend(AUTOMATIC_ARGS);

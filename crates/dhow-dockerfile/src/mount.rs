@@ -120,7 +120,7 @@ impl MountType {
 }
 
 impl MountSpec {
-    /// What is wrong with the text whatever the variables hold.
+    /// What Docker refuses before it builds anything.
     pub(crate) fn check(&self) -> Result<(), MountError> {
         for field in csv::fields(&self.text).map_err(unreadable)? {
             let (key, value) = field.split_once('=').unwrap_or((&field, ""));
@@ -130,17 +130,23 @@ impl MountSpec {
                 return Err(MountError::Invalid(message));
             }
         }
-        if !self.text.contains('$') {
-            self.resolve('\\', |_| None)?;
-        }
         Ok(())
+    }
+
+    /// What else is wrong with the text, if no variable can change it. Docker says so only when it
+    /// builds the step, and other builders know more options.
+    pub(crate) fn problem(&self) -> Option<MountError> {
+        if self.text.contains('$') { None } else { self.resolve('\\', |_| None).err() }
     }
 
     /// The stage, image or context named by `from`, which holds no variables.
     pub fn from(&self) -> Option<String> {
         let fields = csv::fields(&self.text).ok()?;
         let pairs = fields.iter().filter_map(|field| field.split_once('='));
-        pairs.filter(|(key, _)| key.eq_ignore_ascii_case("from")).map(|(_, value)| value.to_owned()).last()
+        pairs
+            .filter(|(key, _)| key.eq_ignore_ascii_case("from"))
+            .map(|(_, value)| value.to_owned())
+            .next_back()
     }
 
     /// The mount, with variables replaced.

@@ -6,7 +6,8 @@ use crate::heredoc::Heredoc;
 use crate::instruction::{Dockerfile, Instruction, InstructionKind, Stage};
 use crate::lines::{Logical, Reader};
 use crate::lint;
-use crate::typed::{Typing, unknown_instruction};
+use crate::traps;
+use crate::typed::{Typing, is_subcommand, unknown_instruction};
 
 impl Dockerfile {
     /// Reads a Dockerfile. The tree holds what was understood; it is fit to be built when no
@@ -39,14 +40,23 @@ impl Instruction {
     /// Reads one instruction that stands alone: an ONBUILD trigger of a base image, or a
     /// `--change` of commit and import.
     pub fn parse(text: &str) -> (Option<Self>, Vec<Diagnostic>) {
-        let (mut dockerfile, mut diagnostics) = Dockerfile::parse(&format!("FROM scratch\n{text}"));
+        const STAGE: &str = "FROM scratch\n";
+        let (mut dockerfile, mut diagnostics) = Dockerfile::parse(&format!("{STAGE}{text}"));
         diagnostics.retain(|diagnostic| diagnostic.rule.is_none());
         let mut instructions = dockerfile.stages.pop().map(|stage| stage.instructions).unwrap_or_default();
         if instructions.len() > 1 || !dockerfile.stages.is_empty() {
             let message = "expected one instruction";
             diagnostics.push(Diagnostic::error(Span::default(), message));
         }
-        (instructions.pop(), diagnostics)
+        let ours = |span: Span| Span {
+            start_line: span.start_line.saturating_sub(1),
+            end_line: span.end_line.saturating_sub(1),
+            start: span.start.saturating_sub(STAGE.len()),
+            end: span.end.saturating_sub(STAGE.len()),
+        };
+        diagnostics.iter_mut().for_each(|one| one.span = ours(one.span));
+        let instruction = instructions.pop().map(|one| Self { span: ours(one.span), ..one });
+        (instruction, diagnostics)
     }
 }
 
@@ -89,7 +99,7 @@ impl Parser<'_> {
             return;
         };
         let Some(heredocs) = self.heredocs(&form, &mut logical) else { return };
-        let mut found = Vec::new();
+        let mut found = traps::find(&form, logical.span);
         let typing = Typing {
             form: form.clone(),
             heredocs,
@@ -173,7 +183,8 @@ impl Parser<'_> {
         for mut heredoc in Heredoc::find(&logical.text) {
             self.reader.take_body(&mut heredoc, &mut logical.span);
         }
-        let mut diagnostic = Diagnostic::error(logical.span, unknown_instruction(&form.word));
+        let message = unknown_instruction(&form.word);
+        let mut diagnostic = Diagnostic::error(logical.span, message);
         diagnostic.hint = hint_for_unknown(&form.word, form.rest.is_empty());
         self.diagnostics.push(diagnostic);
     }
@@ -202,21 +213,17 @@ fn broken_stage(form: &Form, logical: &Logical) -> Stage {
     }
 }
 
-/// Words of the command line that beginners take for instructions.
-const COMMANDS: [&str; 12] =
-    ["BUILD", "COMMIT", "EXEC", "IMAGES", "LOGIN", "PS", "PULL", "PUSH", "SEARCH", "START", "STOP", "TAG"];
-
+/// What helps against a word that is no instruction.
 fn hint_for_unknown(word: &str, alone: bool) -> Option<String> {
-    let capitals = word.to_uppercase();
-    if COMMANDS.contains(&capitals.as_str()) {
-        let command = word.to_lowercase();
+    if is_subcommand(word) {
+        let (capitals, command) = (word.to_uppercase(), word.to_lowercase());
         return Some(format!("{capitals} is not a Dockerfile instruction; use `dhow {command}`"));
     }
     if Keyword::nearest(word).is_some() {
         return None;
     }
-    let instruction_like = word.chars().all(|c| c.is_ascii_uppercase()) && !word.is_empty();
-    (!instruction_like || alone).then(|| {
+    let looks_like_one = word.chars().all(|c| c.is_ascii_uppercase()) && !word.is_empty();
+    (!looks_like_one || alone).then(|| {
         "if this line belongs to the instruction above it, that instruction's last line must end in `\\`"
             .to_owned()
     })

@@ -237,12 +237,12 @@ fn file_copy(line: &mut Line, files: &FileCopy) {
     for exclude in &files.excludes {
         line.text_flag("exclude", Some(exclude));
     }
-    let mut words = files.sources.clone();
-    words.extend(files.heredocs.iter().map(Heredoc::opening));
-    words.push(files.dest.clone());
-    let may_hold_comment = files.trailing_comment.is_some();
-    let plain_paths = files.sources.iter().chain([&files.dest]).all(|word| is_plain(word, may_hold_comment));
-    if plain_paths && !words[0].starts_with('[') {
+    // Heredocs go first, where no quote in a path can hide them.
+    let mut words: Vec<String> = files.heredocs.iter().map(Heredoc::opening).collect();
+    words.extend(files.sources.iter().chain([&files.dest]).cloned());
+    // Neither heredocs nor a supposed comment have a place in the JSON form: they came without it.
+    let was_plain = !files.heredocs.is_empty() || files.trailing_comment.is_some();
+    if was_plain || (words.iter().all(|word| is_plain(word)) && !words[0].starts_with('[')) {
         line.operands(&words.join(" "));
     } else {
         line.json(&words);
@@ -250,13 +250,9 @@ fn file_copy(line: &mut Line, files: &FileCopy) {
 }
 
 /// Whether a path can be written without quotes, and mean the same.
-fn is_plain(word: &str, may_hold_comment: bool) -> bool {
+fn is_plain(word: &str) -> bool {
     let odd = |c: char| c.is_whitespace() || c.is_control();
-    !word.is_empty()
-        && !word.contains(odd)
-        && (may_hold_comment || !word.starts_with('#'))
-        && Heredoc::parse(word).is_none()
-        && !word.ends_with(['\\', '`'])
+    !word.is_empty() && !word.contains(odd) && !word.starts_with('#') && Heredoc::parse(word).is_none()
 }
 
 fn healthcheck(line: &mut Line, healthcheck: &Healthcheck) {

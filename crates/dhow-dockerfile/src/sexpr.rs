@@ -36,6 +36,9 @@ fn form_text(form: &Form) -> String {
         let flags: Vec<String> = form.flags.iter().map(|flag| quoted(flag)).collect();
         out.push_str(&format!(" [{}]", flags.join(" ")));
     }
+    if form.keyword.is_none() {
+        return format!("{out} \"\"");
+    }
     if form.comment.is_some() && form.operands.is_json() {
         return format!("{out} {}", quoted(&form.rest));
     }

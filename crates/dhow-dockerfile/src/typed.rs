@@ -237,9 +237,7 @@ impl Typing<'_> {
     fn run(&mut self) -> Option<RunInstruction> {
         let flags = self.flags(RUN_FLAGS)?;
         let mounts: Vec<MountSpec> = flags.list("mount").into_iter().map(|text| MountSpec { text }).collect();
-        for error in mounts.iter().filter_map(|mount| mount.check().err()) {
-            self.diagnostics.push(Diagnostic::error(self.span, error.to_string()));
-        }
+        self.check_mounts(&mounts);
         let network = match flags.text("network").as_deref() {
             None | Some("default") => NetworkMode::Default,
             Some("none") => NetworkMode::None,
@@ -265,6 +263,16 @@ impl Typing<'_> {
             security,
             devices,
         })
+    }
+
+    fn check_mounts(&mut self, mounts: &[MountSpec]) {
+        for mount in mounts {
+            match (mount.check(), mount.problem()) {
+                (Err(error), _) => self.diagnostics.push(Diagnostic::error(self.span, error.to_string())),
+                (Ok(()), Some(problem)) => self.warn(format!("this step will fail: {problem}"), None),
+                (Ok(()), None) => {}
+            }
+        }
     }
 
     fn copy(&mut self) -> Option<CopyInstruction> {
@@ -334,14 +342,12 @@ impl Typing<'_> {
 
     fn trailing_comment(&self) -> Option<TrailingComment> {
         let (kept, comment) = cut_comment(&self.form.rest)?;
-        let mut words: Vec<String> = kept.split_whitespace().map(str::to_owned).collect();
-        let dest = words.pop().filter(|dest| Heredoc::parse(dest).is_none())?;
-        if words.is_empty() {
-            return None;
-        }
-        words.retain(|word| Heredoc::parse(word).is_none());
+        let words = kept.split_whitespace();
+        let mut paths: Vec<String> =
+            words.clone().filter(|word| Heredoc::parse(word).is_none()).map(str::to_owned).collect();
+        let dest = paths.pop().filter(|_| words.count() >= 2)?;
         let fixed_line = self.without(comment)?;
-        Some(TrailingComment { comment: comment.to_owned(), sources: words, dest, fixed_line })
+        Some(TrailingComment { comment: comment.to_owned(), sources: paths, dest, fixed_line })
     }
 
     fn healthcheck(&mut self) -> Option<Healthcheck> {
@@ -542,9 +548,17 @@ fn description(comments: &[String], name: &str) -> Option<String> {
     comments.iter().find_map(text)
 }
 
+/// Words of the command line that beginners take for instructions.
+const SUBCOMMANDS: [&str; 12] =
+    ["BUILD", "COMMIT", "EXEC", "IMAGES", "LOGIN", "PS", "PULL", "PUSH", "SEARCH", "START", "STOP", "TAG"];
+
+pub(crate) fn is_subcommand(word: &str) -> bool {
+    SUBCOMMANDS.iter().any(|known| word.eq_ignore_ascii_case(known))
+}
+
 /// The message for a word that is no instruction.
 pub(crate) fn unknown_instruction(word: &str) -> String {
-    match Keyword::nearest(word) {
+    match Keyword::nearest(word).filter(|_| !is_subcommand(word)) {
         Some(name) if word == word.to_lowercase() => {
             format!("unknown instruction: {word} (did you mean {}?)", name.to_lowercase())
         }

@@ -139,10 +139,10 @@ fn real_files_have_the_same_stages_and_lines() {
             .stages
             .iter()
             .map(|stage| {
-                let commands: Vec<&str> = stage.instructions.iter().map(|one| one.kind.name()).collect();
+                let commands: Vec<&str> = stage.instructions.iter().map(|one| one.keyword.as_str()).collect();
                 serde_json::json!({
                     "base": stage.base,
-                    "commands": commands,
+                    "commands": if commands.is_empty() { Value::Null } else { commands.into() },
                     "name": stage.name.clone().unwrap_or_default(),
                     "platform": stage.platform.clone().unwrap_or_default(),
                 })
