@@ -159,6 +159,12 @@ pub enum ApplyError {
     /// The root of a layer can only be a directory.
     #[error("the root of a layer can only be a directory")]
     Root,
+    /// An entry lies in something that is no directory: a file, or a link that leads nowhere.
+    #[error("{} holds entries but is not a directory", Shown(path))]
+    Parent {
+        /// The supposed directory.
+        path: PathBuf,
+    },
     /// An owner without a translation.
     #[error("{}: owner {id} has no place in the id map", Shown(path))]
     Unmapped {
@@ -356,8 +362,10 @@ impl<R: BufRead> Applier<'_, R> {
 
     fn write_stretch(&mut self, file: &mut File, path: &Path, mut length: u64) -> Result<(), ApplyError> {
         while length > 0 {
-            let data = self.tar.fill_buf().map_err(TarError::Read)?;
-            let data = &data[..data.len().min(usize::try_from(length).unwrap_or(usize::MAX))];
+            let data = match self.tar.fill_buf() {
+                Ok(data) => &data[..data.len().min(usize::try_from(length).unwrap_or(usize::MAX))],
+                Err(error) => return Err(self.tar.data_error(error).into()),
+            };
             file.write_all(data).map_err(at(path))?;
             let written = data.len();
             self.tar.consume(written);
@@ -447,13 +455,17 @@ impl<R: BufRead> Applier<'_, R> {
                 self.implied_dirs.extend(made);
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => self.replace_whiteouts(dir, error),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => self.replace_whiteouts(dir),
+            // A symbolic link that leads nowhere: not found when followed, there when made.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(ApplyError::Parent { path: dir.to_path_buf() })
+            }
             Err(error) => Err(at(dir)(error)),
         }
     }
 
     /// A parent is a whiteout of this layer: "remove it, then put this in its place", in two entries.
-    fn replace_whiteouts(&mut self, dir: &Path, error: io::Error) -> Result<(), ApplyError> {
+    fn replace_whiteouts(&mut self, dir: &Path) -> Result<(), ApplyError> {
         for parent in dir.ancestors().filter(|parent| !parent.as_os_str().is_empty()) {
             // Above the whiteout nothing is wrong, below it nothing can be looked at.
             let Ok(stat) = self.root.stat(parent) else { continue };
@@ -466,7 +478,7 @@ impl<R: BufRead> Applier<'_, R> {
             self.implied_dirs.extend(made);
             return Ok(());
         }
-        Err(at(dir)(error))
+        Err(ApplyError::Parent { path: dir.to_path_buf() })
     }
 
     fn owner(&self, path: &Path, entry: &Entry) -> Result<Option<Owner>, ApplyError> {

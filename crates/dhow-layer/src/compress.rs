@@ -192,10 +192,34 @@ mod tests {
 
     #[test]
     fn compressed_bytes_are_golden() {
-        check_golden(Compression::Gzip, None, expect!["gzip zlib-rs=0.6.8 level=6 block=1048576: 723428 bytes, sha256:155632d98cc5901d0678323771cdd72e605c8613382d03e0261c2c0ce0e48065"]);
-        check_golden(Compression::Gzip, Some(1), expect!["gzip zlib-rs=0.6.8 level=1 block=1048576: 1110240 bytes, sha256:34567f0d9dc6417820cc35edbda8441c4a0ec1bf0ff5aa8c27c2877441bb5461"]);
-        check_golden(Compression::Gzip, Some(9), expect!["gzip zlib-rs=0.6.8 level=9 block=1048576: 685395 bytes, sha256:1cc6b18f74894bb83cde0557839a672c361b3d4580c8272e95233379d6a5b7de"]);
-        check_golden(Compression::Zstd, None, expect!["zstd libzstd=1.5.7 level=3: 768076 bytes, sha256:a6707a1ca0c244a8a1862619e80172276a19d222b501f5ca29df0704e31ca19e"]);
+        check_golden(
+            Compression::Gzip,
+            None,
+            expect![
+                "gzip zlib-rs=0.6.8 level=6 block=1048576: 723428 bytes, sha256:155632d98cc5901d0678323771cdd72e605c8613382d03e0261c2c0ce0e48065"
+            ],
+        );
+        check_golden(
+            Compression::Gzip,
+            Some(1),
+            expect![
+                "gzip zlib-rs=0.6.8 level=1 block=1048576: 1110240 bytes, sha256:34567f0d9dc6417820cc35edbda8441c4a0ec1bf0ff5aa8c27c2877441bb5461"
+            ],
+        );
+        check_golden(
+            Compression::Gzip,
+            Some(9),
+            expect![
+                "gzip zlib-rs=0.6.8 level=9 block=1048576: 685395 bytes, sha256:1cc6b18f74894bb83cde0557839a672c361b3d4580c8272e95233379d6a5b7de"
+            ],
+        );
+        check_golden(
+            Compression::Zstd,
+            None,
+            expect![
+                "zstd libzstd=1.5.7 level=3: 768076 bytes, sha256:a6707a1ca0c244a8a1862619e80172276a19d222b501f5ca29df0704e31ca19e"
+            ],
+        );
     }
 
     #[test]

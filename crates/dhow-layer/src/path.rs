@@ -46,7 +46,11 @@ pub(crate) fn layer_path(raw: &[u8]) -> Result<PathBuf, PathError> {
     Ok(PathBuf::from(OsStr::from_bytes(&path)))
 }
 
-/// Shows a path from a stranger in a message: quoted where it holds anything that could upset a terminal.
+/// How much of a path a message shows.
+const SHOWN_BYTES_MAX: usize = 300;
+
+/// Shows a path from a stranger in a message: what could upset a terminal is escaped, and the middle of an
+/// overlong one is left out.
 pub(crate) struct Shown<'a>(pub(crate) &'a Path);
 
 impl fmt::Display for Shown<'_> {
@@ -54,7 +58,12 @@ impl fmt::Display for Shown<'_> {
         if self.0.as_os_str().is_empty() {
             return f.write_str("/");
         }
-        write!(f, "{}", self.0.as_os_str().as_bytes().escape_ascii())
+        let bytes = self.0.as_os_str().as_bytes();
+        if bytes.len() <= SHOWN_BYTES_MAX {
+            return write!(f, "{}", bytes.escape_ascii());
+        }
+        let (head, tail) = (&bytes[..SHOWN_BYTES_MAX / 2], &bytes[bytes.len() - SHOWN_BYTES_MAX / 2..]);
+        write!(f, "{}...{}", head.escape_ascii(), tail.escape_ascii())
     }
 }
 

@@ -23,7 +23,7 @@ pub enum TarError {
     /// The stream is not a well-formed tar.
     #[error("malformed tar at byte {offset}: {what}")]
     Malformed {
-        /// Where the header or field begins.
+        /// Where the header at fault begins.
         offset: u64,
         /// What is wrong.
         what: String,
@@ -45,6 +45,8 @@ pub enum TarError {
 pub struct TarReader<R> {
     input: R,
     offset: u64,
+    /// Where the header looked at last begins, for messages.
+    header_offset: u64,
     /// Data of the current entry not read yet.
     remaining: u64,
     /// Zeros up to the next block after it.
@@ -63,7 +65,7 @@ struct Extensions {
 impl<R: BufRead> TarReader<R> {
     /// Starts at the beginning of `input`.
     pub fn new(input: R) -> Self {
-        Self { input, offset: 0, remaining: 0, padding: 0 }
+        Self { input, offset: 0, header_offset: 0, remaining: 0, padding: 0 }
     }
 
     /// The next entry, or `None` at the end of the archive.
@@ -100,6 +102,7 @@ impl<R: BufRead> TarReader<R> {
     }
 
     fn next_header(&mut self) -> Result<Option<[u8; BLOCK_BYTES]>, TarError> {
+        self.header_offset = self.offset;
         let Some(block) = self.read_block()? else { return Ok(None) };
         if !Block(&block).is_zero() {
             return match Block(&block).checksum_matches() {
@@ -316,10 +319,15 @@ impl<R: BufRead> TarReader<R> {
     }
 
     fn read_exact_data(&mut self, out: &mut [u8]) -> Result<(), TarError> {
-        self.read_exact(out).map_err(|error| match error.kind() {
+        self.read_exact(out).map_err(|error| self.data_error(error))
+    }
+
+    /// What an error of the `Read` and `BufRead` faces means.
+    pub fn data_error(&self, error: io::Error) -> TarError {
+        match error.kind() {
             io::ErrorKind::UnexpectedEof => TarError::CutOff { offset: self.offset },
             _ => TarError::Read(error),
-        })
+        }
     }
 
     fn read_block(&mut self) -> Result<Option<[u8; BLOCK_BYTES]>, TarError> {
@@ -339,7 +347,7 @@ impl<R: BufRead> TarReader<R> {
     }
 
     fn malformed(&self, what: &str) -> TarError {
-        TarError::Malformed { offset: self.offset.saturating_sub(BLOCK_BYTES as u64), what: what.to_owned() }
+        TarError::Malformed { offset: self.header_offset, what: what.to_owned() }
     }
 }
 
