@@ -51,6 +51,14 @@ impl Scope {
         scope
     }
 
+    /// Whether what a registry asked for is about a repository of ours. A challenge is kept, and the one at
+    /// hand may have been about another.
+    fn concerns(&self, asked: &str) -> bool {
+        let resource = |scope: &str| scope.rsplit_once(':').map(|(resource, _)| resource.to_owned());
+        let own: Vec<_> = self.0.iter().map(|scope| resource(scope)).collect();
+        asked.split_whitespace().any(|asked| own.contains(&resource(asked)))
+    }
+
     /// These and those the registry asked for.
     fn with(&self, asked: Option<&str>) -> Scope {
         let mut scope = self.clone();
@@ -131,35 +139,29 @@ impl Auth {
         scope: &Scope,
         subject: &Subject,
     ) -> Result<Option<Secret>, RegistryError> {
-        let challenge = lock(&self.challenges).get(&endpoint.authority).cloned();
-        match challenge {
-            None => Ok(None),
-            Some(Challenge::Basic { .. }) => Ok(self.credential(endpoint).as_ref().and_then(basic)),
-            Some(Challenge::Bearer { realm, service, scope: asked }) => {
-                let credential = self.credential(endpoint);
-                if let Some(Credential::RegistryToken(token)) = credential {
-                    return Ok(Some(bearer(&token)));
-                }
+        let Some(challenge) = lock(&self.challenges).get(&endpoint.authority).cloned() else {
+            return Ok(None);
+        };
+        let credential = self.credential(endpoint);
+        match (challenge, &credential) {
+            (Challenge::Basic { .. }, _) => Ok(credential.as_ref().and_then(basic)),
+            (Challenge::Bearer { .. }, Some(Credential::RegistryToken(token))) => Ok(Some(bearer(token))),
+            (Challenge::Bearer { realm, service, scope: asked }, _) => {
                 let slot = self.slot(endpoint, &realm, service.as_deref(), scope);
+                // Held while the token is fetched: whoever else needs it waits here.
                 let mut slot = lock(&slot);
                 if let Some(token) = slot.as_ref().filter(|token| token.is_fresh()) {
                     return Ok(Some(bearer(&token.value)));
                 }
-                // What was asked for concerns the request that was refused, which may not be this one.
-                let asked = asked.filter(|asked| scope.0.iter().any(|own| is_same_resource(own, asked)));
                 let request = TokenRequest {
                     realm: &realm,
                     service: service.as_deref(),
-                    scope: &scope.with(asked.as_deref()),
+                    scope: &scope.with(asked.as_deref().filter(|asked| scope.concerns(asked))),
                     credential: credential.as_ref(),
                     offline: false,
                 };
-                let grant = fetch_token(transport, endpoint, &request, subject)?;
-                let token = slot.insert(Token {
-                    value: grant.token,
-                    stale_at: Instant::now().checked_add(grant.life.saturating_sub(TOKEN_LIFE_SPARE)),
-                });
-                Ok(Some(bearer(&token.value)))
+                let token = Token::from(fetch_token(transport, endpoint, &request, subject)?);
+                Ok(Some(bearer(&slot.insert(token).value)))
             }
         }
     }
@@ -229,16 +231,17 @@ impl Auth {
     }
 }
 
+impl From<Grant> for Token {
+    fn from(grant: Grant) -> Token {
+        let stale_at = Instant::now().checked_add(grant.life.saturating_sub(TOKEN_LIFE_SPARE));
+        Token { value: grant.token, stale_at }
+    }
+}
+
 impl Token {
     fn is_fresh(&self) -> bool {
         self.stale_at.is_none_or(|stale_at| Instant::now() < stale_at)
     }
-}
-
-/// Whether one scope of ours and those asked for are about the same repository.
-fn is_same_resource(own: &str, asked: &str) -> bool {
-    let resource = own.rsplit_once(':').map_or(own, |(resource, _)| resource);
-    asked.split_whitespace().any(|one| one.rsplit_once(':').is_some_and(|(asked, _)| asked == resource))
 }
 
 /// `None` for what cannot be sent as user name and password.

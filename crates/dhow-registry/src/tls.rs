@@ -44,7 +44,7 @@ pub(crate) fn settings(
     common: &[Certificate<'static>],
     with_client_certificate: bool,
 ) -> Result<TlsConfig, RegistryError> {
-    let files = Files::of(config, table)?;
+    let files = Files::of(config, table);
     let mut roots = common.to_vec();
     for path in &files.ca {
         roots.extend(certificates(path)?);
@@ -68,22 +68,22 @@ struct Files {
 }
 
 impl Files {
-    fn of(config: &Config, table: &str) -> Result<Files, RegistryError> {
+    fn of(config: &Config, table: &str) -> Files {
         let said = config.registries.get(table);
         let mut files = Files {
             ca: said.map(|table| table.ca.clone()).unwrap_or_default(),
             client: said.and_then(|table| table.client_certificate.clone()),
         };
         for folder in &config.certs_dirs {
-            files.add_folder(&folder.join(table))?;
+            files.add_folder(&folder.join(table));
         }
-        Ok(files)
+        files
     }
 
-    fn add_folder(&mut self, folder: &Path) -> Result<(), RegistryError> {
+    fn add_folder(&mut self, folder: &Path) {
         let Ok(entries) = fs::read_dir(folder) else {
             // Most registries have no such folder.
-            return Ok(());
+            return;
         };
         let mut paths: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
         paths.sort();
@@ -97,7 +97,6 @@ impl Files {
                 _ => {}
             }
         }
-        Ok(())
     }
 }
 
