@@ -23,41 +23,41 @@ impl Default for Directives {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckConfig {
     /// Rules that stay silent.
-    pub skip: Skip,
+    pub skip: RuleSet,
     /// Experimental rules that speak.
-    pub experimental: Skip,
+    pub experimental: RuleSet,
     /// Findings make the build fail.
     pub error: bool,
 }
 
 /// A set of lint rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Skip {
+pub enum RuleSet {
     /// Every rule.
     All,
     /// The rules named.
-    Rules(Vec<String>),
+    Named(Vec<String>),
 }
 
-impl Default for Skip {
+impl Default for RuleSet {
     fn default() -> Self {
-        Self::Rules(Vec::new())
+        Self::Named(Vec::new())
     }
 }
 
-impl Skip {
+impl RuleSet {
     /// Whether `rule` is in the set.
     pub fn contains(&self, rule: &str) -> bool {
         match self {
             Self::All => true,
-            Self::Rules(rules) => rules.iter().any(|named| named == rule),
+            Self::Named(rules) => rules.iter().any(|named| named == rule),
         }
     }
 
     fn parse(text: &str) -> Self {
         match text.trim() {
             "all" => Self::All,
-            rules => Self::Rules(rules.split(',').map(|rule| rule.trim().to_owned()).collect()),
+            rules => Self::Named(rules.split(',').map(|rule| rule.trim().to_owned()).collect()),
         }
     }
 }
@@ -71,8 +71,8 @@ impl CheckConfig {
             let (key, value) =
                 option.split_once('=').ok_or_else(|| format!("invalid check option {option:?}"))?;
             match key.trim() {
-                "skip" => config.skip = Skip::parse(value),
-                "experimental" => config.experimental = Skip::parse(value),
+                "skip" => config.skip = RuleSet::parse(value),
+                "experimental" => config.experimental = RuleSet::parse(value),
                 "error" => config.error = boolean(value.trim(), option)?,
                 key => return Err(format!("invalid check option {key:?}")),
             }

@@ -32,7 +32,7 @@ mod traps;
 mod typed;
 
 pub use diagnostic::{Diagnostic, Severity, Span, excerpt};
-pub use directive::{CheckConfig, Directives, Skip};
+pub use directive::{CheckConfig, Directives, RuleSet};
 pub use expand::{ExpandError, ExpandReason, Expanded, expand, expand_heredoc, expand_words};
 pub use heredoc::Heredoc;
 pub use ignore::{IgnoreError, IgnoreRules, IgnoreState, RuleRef, Verdict};

@@ -1,9 +1,9 @@
 //! What is legal but unwise, by the names and words of Docker's checks. Only rules that need no
 //! more than the text are here; those about images and the build context belong to the builder.
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::diagnostic::{Diagnostic, Span};
-use crate::directive::{CheckConfig, Skip, key_and_value};
+use crate::directive::{CheckConfig, RuleSet, key_and_value};
 use crate::expand::expand;
 use crate::instruction::{Command, Dockerfile, Instruction, InstructionKind, Stage};
 use crate::suggest::did_you_mean;
@@ -43,11 +43,11 @@ pub(crate) fn config(check: &CheckConfig, comments: &[String]) -> CheckConfig {
     config
 }
 
-fn merge(into: &mut Skip, more: Skip) {
+fn merge(into: &mut RuleSet, more: RuleSet) {
     match (into, more) {
-        (Skip::Rules(rules), Skip::Rules(more)) => rules.extend(more),
-        (into, Skip::All) => *into = Skip::All,
-        (Skip::All, _) => {}
+        (RuleSet::Named(rules), RuleSet::Named(more)) => rules.extend(more),
+        (into, RuleSet::All) => *into = RuleSet::All,
+        (RuleSet::All, _) => {}
     }
 }
 
@@ -57,13 +57,11 @@ pub(crate) fn file(dockerfile: &Dockerfile) -> Vec<Diagnostic> {
     lint.casing(dockerfile);
     lint.stage_names(&dockerfile.stages);
     lint.base_and_platform(dockerfile);
-    let mut states: Vec<StageState> = Vec::new();
+    let mut states: HashMap<&str, StageState> = HashMap::new();
     for stage in &dockerfile.stages {
-        let parent = dockerfile.stages[..states.len()].iter().rposition(|earlier| {
-            earlier.name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(&stage.base))
-        });
-        let state = parent.map(|index| states[index].clone()).unwrap_or_default();
-        states.push(lint.stage(stage, state));
+        let parent = states.get(stage.base.to_lowercase().as_str()).copied();
+        let state = lint.stage(stage, parent.unwrap_or_default());
+        states.extend(stage.name.as_deref().map(|name| (name, state)));
     }
     for arg in dockerfile.global_args.iter() {
         lint.secret_args("ARG", arg.kind.args.iter().map(|arg| arg.name.as_str()), &arg.comments, arg.span);
@@ -74,7 +72,7 @@ pub(crate) fn file(dockerfile: &Dockerfile) -> Vec<Diagnostic> {
 }
 
 /// What a stage hands to the stages built on it.
-#[derive(Clone, Default)]
+#[derive(Clone, Copy, Default)]
 struct StageState {
     workdir_set: bool,
     shell_set: bool,

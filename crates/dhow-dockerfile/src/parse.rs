@@ -62,6 +62,9 @@ impl Instruction {
 
 const FROM_FIRST: &str = "a Dockerfile begins with FROM; only ARG may stand before it";
 
+/// A file with more errors is not a Dockerfile; the rest is not looked at.
+const ERRORS_MAX: usize = 100;
+
 struct Parser<'a> {
     reader: Reader<'a>,
     dockerfile: Dockerfile,
@@ -73,10 +76,17 @@ struct Parser<'a> {
 impl Parser<'_> {
     /// Reads to the end. The answer is whether there was anything.
     fn run(&mut self) -> bool {
-        let mut any = false;
+        let (mut any, mut errors) = (false, 0);
         while let Some(logical) = self.reader.next_logical() {
             any = true;
+            let (span, known) = (logical.span, self.diagnostics.len());
             self.logical(logical);
+            errors += self.diagnostics[known..].iter().filter(|one| one.is_error()).count();
+            if errors > ERRORS_MAX {
+                self.diagnostics
+                    .push(Diagnostic::error(span, "too many errors; the rest of the file is not read"));
+                self.reader.skip_to_end();
+            }
         }
         any
     }

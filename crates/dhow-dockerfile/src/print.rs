@@ -2,7 +2,7 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 use std::time::Duration;
 
-use crate::directive::{CheckConfig, Skip};
+use crate::directive::{CheckConfig, RuleSet};
 use crate::duration;
 use crate::heredoc::Heredoc;
 use crate::instruction::{
@@ -42,10 +42,10 @@ impl Instruction {
 }
 
 fn check_text(check: &CheckConfig) -> String {
-    let rules = |key, skip: &Skip| match skip {
-        Skip::All => Some(format!("{key}=all")),
-        Skip::Rules(rules) if rules.is_empty() => None,
-        Skip::Rules(rules) => Some(format!("{key}={}", rules.join(","))),
+    let rules = |key, skip: &RuleSet| match skip {
+        RuleSet::All => Some(format!("{key}=all")),
+        RuleSet::Named(rules) if rules.is_empty() => None,
+        RuleSet::Named(rules) => Some(format!("{key}={}", rules.join(","))),
     };
     let error = check.error.then(|| "error=true".to_owned());
     let options = [rules("skip", &check.skip), rules("experimental", &check.experimental), error];

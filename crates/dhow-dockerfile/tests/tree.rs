@@ -438,6 +438,13 @@ fn a_file_needs_instructions_and_a_stage() {
 }
 
 #[test]
+fn what_is_no_dockerfile_is_given_up() {
+    let (_, diagnostics) = Dockerfile::parse(&"X <<A\n".repeat(50_000));
+    assert_eq!(diagnostics.len(), 102);
+    assert!(diagnostics.iter().any(|one| one.message.starts_with("too many errors")));
+}
+
+#[test]
 fn lint_rules_speak_by_their_names() {
     check(
         r#"FROM --platform=linux/amd64 alpine:$TAGG as Base
