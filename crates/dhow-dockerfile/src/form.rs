@@ -71,7 +71,7 @@ pub(crate) struct Form {
     /// The text behind the flags.
     pub(crate) rest: String,
     pub(crate) operands: Operands,
-    /// A comment behind a complete JSON array, which is no part of the operands.
+    /// A comment at the end where no operand can be meant: behind a JSON array, FROM, EXPOSE or pairs.
     pub(crate) comment: Option<String>,
 }
 
