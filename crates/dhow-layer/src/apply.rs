@@ -21,13 +21,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use dhow_sys::beneath::{self, Owner, Root, Time};
-use dhow_sys::node::{self, OverlayXattr};
+use dhow_sys::node;
 use rustix::fs::{FileType, Gid, Mode, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use crate::applied::{Applied, ApplyError, ApplyOptions, Devices, Skipped, Whiteouts};
 use crate::header::{Entry, EntryKind};
-use crate::owner::Ownership;
-use crate::path::{PathError, Shown, layer_path};
+use crate::path::{PathError, layer_path};
 use crate::reader::{TarError, TarReader};
 use crate::{OPAQUE_NAME, WHITEOUT_PREFIX};
 
@@ -37,161 +37,8 @@ const SKIPPED_REPORTED_MAX: usize = 100;
 const AUFS_PREFIX: &[u8] = b".wh..wh.";
 const IMPLIED_MODE: u32 = 0o755;
 
-/// What happens to device nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Devices {
-    /// They are made, which takes real root.
-    #[default]
-    Make,
-    /// They are left out and reported, as Docker does in a user namespace.
-    Skip,
-}
-
-/// How much a layer may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Entries in the tar.
-    pub entries_max: u64,
-    /// Bytes of all files together, holes included.
-    pub size_bytes_max: u64,
-}
-
-impl Default for Limits {
-    /// Ten million entries, one tebibyte: more than any honest image, less than a bomb.
-    fn default() -> Self {
-        Self { entries_max: 10_000_000, size_bytes_max: 1 << 40 }
-    }
-}
-
-/// How a layer is applied.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ApplyOptions {
-    /// Whose the files become.
-    pub owner: Ownership,
-    /// What happens to device nodes.
-    pub devices: Devices,
-    /// Where overlayfs will look for its marks.
-    pub overlay: OverlayXattr,
-    /// How much is too much.
-    pub limits: Limits,
-}
-
-/// What came of a layer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// Entries in the tar, whiteouts included.
-    pub entries: u64,
-    /// Bytes of all regular files.
-    pub size_bytes: u64,
-    /// Parents that the tar does not list and that were made up, sorted. The root is never among them.
-    pub implied_dirs: Vec<PathBuf>,
-    /// True if the tar lists the root itself and so says what it looks like.
-    pub lists_root: bool,
-    /// The first hundred of the things left out.
-    pub skipped: Vec<Skipped>,
-    /// How many things were left out in all.
-    pub skipped_count: u64,
-}
-
-/// Something in a layer that has no place on this disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Skipped {
-    /// A device node, with [`Devices::Skip`].
-    Device {
-        /// Its path.
-        path: PathBuf,
-    },
-    /// An extended attribute that the file system does not store or this process may not set.
-    Xattr {
-        /// The file.
-        path: PathBuf,
-        /// The attribute.
-        name: String,
-    },
-    /// An attribute of overlayfs itself. It would make the layer point elsewhere in the stack.
-    OverlayXattr {
-        /// The file.
-        path: PathBuf,
-        /// The attribute.
-        name: String,
-    },
-    /// Bookkeeping of aufs.
-    Aufs {
-        /// Its path.
-        path: PathBuf,
-    },
-}
-
-/// Why a layer was not applied. The folder is left half written, for the caller to remove.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// The stream is no tar.
-    #[error(transparent)]
-    Tar(#[from] TarError),
-    /// The path of an entry is refused.
-    #[error("{}: {reason}", Shown(path))]
-    Path {
-        /// As it stands in the tar.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: PathError,
-    },
-    /// A hard link to something outside of the layer.
-    #[error("{}: hard link to {}: {reason}", Shown(path), Shown(target))]
-    LinkPath {
-        /// The link.
-        path: PathBuf,
-        /// Its target as it stands in the tar.
-        target: PathBuf,
-        /// What is wrong with it.
-        reason: PathError,
-    },
-    /// A hard link that cannot be made.
-    #[error("{}: cannot make hard link to {}", Shown(path), Shown(target))]
-    Link {
-        /// The link.
-        path: PathBuf,
-        /// Its target.
-        target: PathBuf,
-        /// The reason.
-        source: io::Error,
-    },
-    /// The root of a layer can only be a directory.
-    #[error("the root of a layer can only be a directory")]
-    Root,
-    /// An entry lies in something that is no directory: a file, or a link that leads nowhere.
-    #[error("{} holds entries but is not a directory", Shown(path))]
-    Parent {
-        /// The supposed directory.
-        path: PathBuf,
-    },
-    /// An owner without a translation.
-    #[error("{}: owner {id} has no place in the id map", Shown(path))]
-    Unmapped {
-        /// The file.
-        path: PathBuf,
-        /// The user or group id.
-        id: u64,
-    },
-    /// More than the limits allow.
-    #[error("layer holds more than {max} {what}")]
-    TooMuch {
-        /// Entries or bytes.
-        what: &'static str,
-        /// The limit.
-        max: u64,
-    },
-    /// The file system refused.
-    #[error("cannot unpack {}", Shown(path))]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        source: io::Error,
-    },
-}
-
-/// Applies the uncompressed tar stream `tar` to the empty folder `target`, and reads it to its end.
+/// Applies the uncompressed tar stream `tar` to the folder `target`, empty unless `options.whiteouts` is
+/// [`Whiteouts::Literal`], and reads the stream to its end.
 pub fn apply(tar: impl BufRead, target: &Path, options: &ApplyOptions) -> Result<Applied, ApplyError> {
     let root = Root::open(target).map_err(|source| ApplyError::Io { path: target.to_path_buf(), source })?;
     let mut applier = Applier {
@@ -231,6 +78,9 @@ impl<R: BufRead> Applier<'_, R> {
         let path = layer_path(&entry.raw_path)
             .map_err(|reason| ApplyError::Path { path: entry.shown_path(), reason })?;
         self.count(entry)?;
+        if self.options.whiteouts == Whiteouts::Literal {
+            return self.create(&path, entry);
+        }
         let name = path.file_name().unwrap_or_default().as_bytes();
         let reserved = |part: &OsStr| part.as_bytes().starts_with(WHITEOUT_PREFIX.as_bytes());
         if name == OPAQUE_NAME.as_bytes() {
@@ -317,7 +167,10 @@ impl<R: BufRead> Applier<'_, R> {
     fn replace_by_directory(&mut self, path: &Path) -> Result<(), ApplyError> {
         self.root.unlink(path).map_err(at(path))?;
         self.root.mkdir(path, IMPLIED_MODE).map_err(at(path))?;
-        node::set_opaque(&self.root, path, self.options.overlay).map_err(at(path))
+        match self.options.whiteouts {
+            Whiteouts::Convert => node::set_opaque(&self.root, path, self.options.overlay).map_err(at(path)),
+            Whiteouts::Literal => Ok(()),
+        }
     }
 
     fn directory_attributes(&mut self, path: &Path, entry: &Entry) -> Result<(), ApplyError> {
@@ -407,12 +260,14 @@ impl<R: BufRead> Applier<'_, R> {
 
     fn device(&mut self, path: &Path, entry: &Entry, kind: FileType) -> Result<(), ApplyError> {
         // The one device that is none: overlayfs reads it as a whiteout, here as under Docker.
-        if kind == FileType::CharacterDevice && entry.device == (0, 0) {
-            return self.whiteout(path);
-        }
-        if self.options.devices == Devices::Skip {
-            self.skip(Skipped::Device { path: path.to_path_buf() });
-            return Ok(());
+        let is_whiteout = kind == FileType::CharacterDevice && entry.device == (0, 0);
+        match (self.options.whiteouts, self.options.devices) {
+            (Whiteouts::Convert, _) if is_whiteout => return self.whiteout(path),
+            (_, Devices::Make) if !is_whiteout => {}
+            _ => {
+                self.skip(Skipped::Device { path: path.to_path_buf() });
+                return Ok(());
+            }
         }
         self.special(path, entry, kind)
     }

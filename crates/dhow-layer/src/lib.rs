@@ -8,6 +8,7 @@
 //! Nothing here knows registries, stores or snapshots: bytes come from a `Read`, files go into a folder.
 #![forbid(unsafe_code)]
 
+mod applied;
 mod apply;
 mod compress;
 mod compression;
@@ -24,7 +25,8 @@ mod sparse;
 mod unpack;
 mod writer;
 
-pub use apply::{Applied, ApplyError, ApplyOptions, Devices, Limits, Skipped, apply};
+pub use applied::{Applied, ApplyError, ApplyOptions, Devices, Limits, Skipped, Whiteouts};
+pub use apply::apply;
 pub use compress::{CompressOptions, Compressor, CompressorId};
 pub use compression::{Compression, Decompressor, DetectError};
 pub use dhow_sys::node::OverlayXattr;

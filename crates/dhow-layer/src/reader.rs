@@ -96,11 +96,6 @@ impl<R: BufRead> TarReader<R> {
         io::copy(&mut self.input, &mut io::sink()).map(drop).map_err(TarError::Read)
     }
 
-    /// Bytes of data of the current entry that are left.
-    pub fn remaining(&self) -> u64 {
-        self.remaining
-    }
-
     fn next_header(&mut self) -> Result<Option<[u8; BLOCK_BYTES]>, TarError> {
         self.header_offset = self.offset;
         let Some(block) = self.read_block()? else { return Ok(None) };

@@ -11,7 +11,8 @@ use std::thread;
 
 use dhow_oci::{DiffId, Digester};
 
-use crate::apply::{Applied, ApplyError, ApplyOptions, apply};
+use crate::applied::{Applied, ApplyError, ApplyOptions};
+use crate::apply::apply;
 use crate::compression::{Compression, Decompressor};
 use crate::ring::{RingWriter, ring};
 

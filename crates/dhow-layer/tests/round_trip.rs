@@ -15,6 +15,7 @@ use dhow_layer::{
 use dhow_oci::{DiffId, Digest};
 use dhow_sys::beneath::{Owner, Root, Time};
 use dhow_sys::node;
+use dhow_sys::overlay::{self, Layer, Upper};
 use expect_test::expect;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -303,4 +304,51 @@ fn gnu_tar_reads_what_we_write() {
     if archive(&target, "tar", &arguments).is_some() {
         assert_eq!(listing(&target), listing(folder.path()));
     }
+}
+
+/// Mounts the layers, topmost first, at `at`, runs `act` and unmounts.
+fn through_overlay<T>(lowers: &[&Path], upper: Option<&Path>, at: &Path, act: impl FnOnce(&Path) -> T) -> T {
+    let layers: Vec<Layer<'_>> = lowers.iter().map(|lower| Layer::Path(lower)).collect();
+    let work = at.with_extension("work");
+    fs::create_dir_all(&work).unwrap();
+    let upper = upper.map(|upper| Upper { upper: Layer::Path(upper), work: Layer::Path(&work) });
+    let mount = overlay::mount(&layers, upper, overlay::Options::default()).unwrap();
+    mount.attach(at).unwrap();
+    drop(mount);
+    let result = act(at);
+    rustix::mount::unmount(at, rustix::mount::UnmountFlags::empty()).unwrap();
+    result
+}
+
+#[test]
+fn what_a_command_changed_is_the_same_after_a_trip_through_tar() {
+    if !is_root() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = |name: &str| {
+        let path = scratch.path().join(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    };
+    let (lower, upper, copy, at) = (dir("lower"), dir("upper"), dir("copy"), dir("at"));
+    let script = "umask 022; mkdir -p etc opt/app/lib srv/old var; echo 1 > etc/conf; echo 2 > opt/app/lib/a; \
+        ln etc/conf etc/same; echo 3 > srv/old/x; echo 4 > var/gone; chmod 1777 var";
+    run(&lower, script);
+    let script = "rm -rf opt/app var/gone; mkdir -p opt/app; echo new > opt/app/only; echo more >> etc/conf; \
+        rm -r srv; ln -s etc srv; mv var run; chown 5:6 run; rm etc/same; mkdir etc/same";
+    let wanted = through_overlay(&[&lower], Some(&upper), &at, |at| {
+        run(at, script);
+        listing(at)
+    });
+    let tar = tar_of(&upper);
+    apply(&tar[..], &copy, &ApplyOptions::default()).unwrap();
+    let got = through_overlay(&[&copy, &lower], None, &at, listing);
+    assert_eq!(got, wanted);
+    assert!(tar == tar_of(&copy), "the copy's diff differs");
+}
+
+fn run(dir: &Path, script: &str) {
+    let status = Command::new("sh").args(["-ec", script]).current_dir(dir).status().unwrap();
+    assert!(status.success(), "{script}");
 }

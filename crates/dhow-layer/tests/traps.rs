@@ -7,7 +7,8 @@ use std::error::Error;
 use std::fs;
 
 use dhow_layer::{
-    Applied, ApplyOptions, Devices, EXTENSION_BYTES_MAX, Limits, Skipped, UnpackOptions, apply, unpack,
+    Applied, ApplyOptions, Devices, EXTENSION_BYTES_MAX, Limits, Skipped, UnpackOptions, Whiteouts, apply,
+    unpack,
 };
 use expect_test::{Expect, expect};
 use forger::Forger;
@@ -463,6 +464,33 @@ fn limits_are_named() {
         error: layer holds more than 1099511627776 bytes
     "#]]
     .assert_eq(&applied(&hole.file("x", "1").end(), &ApplyOptions::default()).0);
+}
+
+#[test]
+fn a_plain_archive_joins_what_is_there() {
+    if !is_root() {
+        return;
+    }
+    let target = tempfile::tempdir().unwrap();
+    let options = ApplyOptions { whiteouts: Whiteouts::Literal, ..ApplyOptions::default() };
+    let first =
+        tar().dir("d").file("d/kept", "1").file("d/old", "1").file("f", "1").dir("e").file("e/x", "1");
+    apply(&first.end()[..], target.path(), &options).unwrap();
+    let second =
+        tar().dir("d").file("d/old", "2").file(".wh.f", "").dir("f").file("e", "2").symlink("l", "d");
+    apply(&second.file("l/via", "2").entry(b'3', "zero", "", b"").end()[..], target.path(), &options)
+        .unwrap();
+    expect![[r#"
+        f 0755 0:0 1000 .wh.f "" x1
+        d 0755 0:0 1000 d
+        f 0755 0:0 1000 d/kept "1" x1
+        f 0755 0:0 1000 d/old "2" x1
+        f 0755 0:0 1000 d/via "2" x1
+        f 0755 0:0 1000 e "2" x1
+        d 0755 0:0 1000 f
+        l 0777 0:0 1000 l -> d
+    "#]]
+    .assert_eq(&listing(target.path()));
 }
 
 #[test]
