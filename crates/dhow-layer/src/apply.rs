@@ -28,7 +28,7 @@ use rustix::io::Errno;
 use crate::applied::{Applied, ApplyError, ApplyOptions, Devices, Skipped, Whiteouts};
 use crate::header::{Entry, EntryKind};
 use crate::path::{PathError, layer_path};
-use crate::reader::{TarError, TarReader};
+use crate::reader::TarReader;
 use crate::{OPAQUE_NAME, WHITEOUT_PREFIX};
 
 /// How many skipped things are reported by name; the rest are counted.

@@ -321,6 +321,20 @@ mod tests {
     }
 
     #[test]
+    fn every_option_is_accepted_by_the_kernel() {
+        let Some(path) = scratch("options") else { return };
+        let (a, upper, work) = (path.join("a"), path.join("upper"), path.join("work"));
+        let writable = Upper { upper: Layer::Path(&upper), work: Layer::Path(&work) };
+        let options = Options { volatile: true, userxattr: true, read_only: true };
+        let mount = mount(&[Layer::Path(&a)], Some(writable), options).unwrap();
+        let root = crate::beneath::Root::from_fd(OwnedFd::from(mount));
+        let error = root.create_file(Path::new("fresh"), 0o600).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+        drop(root);
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
     fn a_missing_layer_is_named() {
         let layer = Path::new("/nonexistent/layer");
         let error = mount(&[Layer::Path(layer), Layer::Path(layer)], None, Options::default()).unwrap_err();
