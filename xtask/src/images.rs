@@ -52,6 +52,8 @@ pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
     if !command::is_root() {
         bail!("making images needs root (chroot, overlay mounts): run this as root");
     }
+    // Folders made on the way are part of images, whatever the habits of who makes them.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let layers = workshop.layers()?;
     let unfinished = folder.join("data.new");
     for old in [&unfinished, &data] {

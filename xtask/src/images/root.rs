@@ -79,8 +79,12 @@ pub(crate) fn busybox(tree: &Path, ca_bundle: &[u8]) -> anyhow::Result<()> {
 /// Makes the Debian in `tree` trust whom this machine trusts, so that it works behind the same proxies.
 pub(crate) fn trust(tree: &Path, ca_bundle: &[u8]) -> anyhow::Result<()> {
     write_bundle(tree, ca_bundle)?;
-    // The file OpenSSL, and with it Python's ssl, reads by default; Debian leaves it to its folder of single certificates.
-    symlink(CA_BUNDLE, tree.join("usr/lib/ssl/cert.pem"))?;
+    // The file OpenSSL, and with it Python's ssl, reads by default; Debian 11 leaves it to its folder of single certificates.
+    let default_file = tree.join("usr/lib/ssl/cert.pem");
+    if default_file.symlink_metadata().is_err() {
+        symlink(CA_BUNDLE, &default_file)
+            .with_context(|| format!("cannot create {}", default_file.display()))?;
+    }
     let pip = format!("[global]\ncert = {CA_BUNDLE}\n");
     fs::write(tree.join("etc/pip.conf"), pip)?;
     for (path, text) in [("etc/resolv.conf", ""), ("etc/hostname", "")] {
