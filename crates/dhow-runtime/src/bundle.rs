@@ -29,6 +29,11 @@ impl Bundle {
         self.dir.join("rootfs")
     }
 
+    /// The [`Started`](crate::Started) of the last run.
+    pub fn started(&self) -> PathBuf {
+        self.dir.join("started.json")
+    }
+
     /// The [`ExitStatus`](crate::ExitStatus) of the last run.
     pub fn exit(&self) -> PathBuf {
         self.dir.join("exit.json")

@@ -6,7 +6,7 @@
 //! Nobody else keeps state: whether a container runs is read from a lock the shim holds (see [`state`]).
 //!
 //! Three doors lead in:
-//! - [`spawn_shim`] starts a container that may outlive the caller, [`Attached`] talks to it;
+//! - [`spawn_shim`] (or [`spawn_shim_attached`]) starts a container that may outlive the caller, [`Attached`] talks to it;
 //! - [`exec`] runs one more process inside a running container;
 //! - [`launch_once`] runs a process to its end on behalf of the caller (a build step).
 //!
@@ -16,17 +16,28 @@
 
 pub mod attach;
 mod bundle;
+mod client;
 mod container;
+mod exec;
+mod launch;
+mod once;
 mod request;
 pub mod shim;
+mod spawn;
+mod spec;
 mod status;
 
+pub use attach::{AttachEnd, AttachStreams, Attached, SignalProxy};
 pub use bundle::{Bundle, RunDir};
+pub use client::{is_alive, signal, spawn_shim, spawn_shim_attached, state, wait};
 pub use container::{
     ContainerSpec, IdMap, MountSpec, NamespaceChoice, Namespaces, Propagation, Resources, Rlimit,
     SeccompChoice,
 };
+pub use exec::{ExecEnd, ExecStreams, exec};
+pub use once::{OutputStream, launch_once};
 pub use request::{
     ExecRequest, LogFile, OnceRequest, RootMount, RuntimeChoice, ShimRequest, StdinMode, WindowSize,
 };
+pub use spec::SpecError;
 pub use status::{ExitStatus, RuntimeState, StartError, Started};

@@ -229,6 +229,24 @@ pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     check(result as i32).map(drop)
 }
 
+/// Closes all descriptors but the standard ones and `child`'s, does `work` and ends with the code it returns.
+///
+/// For a process that goes on as something else without an `execve`. It never comes back, so nothing of the
+/// caller is left to use, or to close again, what was closed.
+pub fn continue_alone(child: Child, work: fn(Child) -> i32) -> ! {
+    let kept = child.pidfd.as_raw_fd() as libc::c_uint;
+    let close = |first: libc::c_uint, last: libc::c_uint| {
+        if first <= last {
+            // SAFETY: owners of the descriptors are never run again: `work` captures nothing and the process
+            // exits after it. The one descriptor `work` gets is spared.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+    };
+    close(3, kept.saturating_sub(1));
+    close(kept + 1, libc::c_uint::MAX);
+    std::process::exit(work(child))
+}
+
 /// Makes `fd` the standard descriptor `number` (0, 1 or 2) of this process.
 pub fn set_stdio(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     assert!((0..=2).contains(&number), "only standard descriptors may be replaced");

@@ -21,8 +21,6 @@ pub enum Frame {
     StdinEnd,
     /// To the shim: the client's terminal has a new size.
     Resize(WindowSize),
-    /// To the shim: send this signal to the container's init.
-    Signal(i32),
     /// From the shim: output of the container (all of it, if there is a terminal).
     Stdout(Vec<u8>),
     /// From the shim: error output of the container.
@@ -79,7 +77,6 @@ impl Frame {
             Frame::Stdin(data) => (0, data.clone()),
             Frame::StdinEnd => (1, Vec::new()),
             Frame::Resize(size) => (2, [size.rows.to_be_bytes(), size.columns.to_be_bytes()].concat()),
-            Frame::Signal(signal) => (3, signal.to_be_bytes().to_vec()),
             Frame::Stdout(data) => (16, data.clone()),
             Frame::Stderr(data) => (17, data.clone()),
             Frame::Exit(status) => (18, serde_json::to_vec(status).expect("plain data serializes")),
@@ -94,7 +91,6 @@ impl Frame {
                 let (rows, columns) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
                 Frame::Resize(WindowSize { rows, columns })
             }
-            (3, &[a, b, c, d]) => Frame::Signal(i32::from_be_bytes([a, b, c, d])),
             (16, data) => Frame::Stdout(data.to_vec()),
             (17, data) => Frame::Stderr(data.to_vec()),
             (18, data) => Frame::Exit(serde_json::from_slice(data)?),
@@ -126,7 +122,6 @@ mod tests {
             Frame::Stdin(b"hello".to_vec()),
             Frame::StdinEnd,
             Frame::Resize(WindowSize { rows: 24, columns: 300 }),
-            Frame::Signal(15),
             Frame::Stderr(Vec::new()),
         ];
         let mut wire = Vec::new();

@@ -1,0 +1,118 @@
+//! What the commands do with a shim: start it, ask how it is, signal its container.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+
+use dhow_sys::cgroup::Cgroup;
+use dhow_sys::process;
+use rustix::process::Signal;
+
+use crate::attach::Attached;
+use crate::launch::Step;
+use crate::shim::{self, InitRecord, Reply};
+use crate::spawn::{self, Role};
+use crate::{Bundle, ExitStatus, RunDir, RuntimeState, ShimRequest, StartError, Started};
+
+/// Starts a container and returns when its program runs.
+pub fn spawn_shim(request: &ShimRequest) -> Result<Started, StartError> {
+    start(request, None)
+}
+
+/// Starts a container with a client attached from its first byte of output on.
+pub fn spawn_shim_attached(request: &ShimRequest) -> Result<(Started, Attached), StartError> {
+    let (ours, theirs) = UnixStream::pair().step("cannot create a socket")?;
+    let started = start(request, Some(theirs))?;
+    Ok((started, Attached::over(ours)))
+}
+
+fn start(request: &ShimRequest, client: Option<UnixStream>) -> Result<Started, StartError> {
+    let stdio = [Stdio::null(), Stdio::null(), Stdio::null()];
+    let mut control = spawn::helper(Role::Shim, request, stdio, client.map(Into::into))?;
+    match spawn::receive(&mut control).step("cannot hear from the shim")? {
+        Some(Reply::Started(started)) => Ok(started),
+        Some(Reply::Failed(error)) => Err(error),
+        None => Err(StartError::Setup("the shim died before the container was started".into())),
+    }
+}
+
+/// Whether a shim lives.
+pub fn is_alive(run_dir: &RunDir) -> io::Result<bool> {
+    shim::lock_is_held(run_dir)
+}
+
+/// How a container is doing.
+///
+/// Finding that a shim vanished, this kills what is left of its container: most containers die with their shim,
+/// but a program that changed its user has made the kernel forget that it should.
+pub fn state(run_dir: &RunDir, bundle: &Bundle) -> io::Result<RuntimeState> {
+    // The order matters: an exit is recorded before the lock is let go, so it is looked for on both sides.
+    if let Some(status) = exit_status(bundle)? {
+        return Ok(RuntimeState::Exited(status));
+    }
+    if is_alive(run_dir)? {
+        return Ok(match shim::read_json::<InitRecord>(&run_dir.init())? {
+            Some(init) => RuntimeState::Running { pid: init.pid, started_at: init.started_at },
+            None => RuntimeState::Starting,
+        });
+    }
+    if let Some(status) = exit_status(bundle)? {
+        return Ok(RuntimeState::Exited(status));
+    }
+    match shim::read_json::<Started>(&bundle.started())? {
+        Some(_) => kill_leftovers(run_dir).map(|()| RuntimeState::Dead),
+        None => Ok(RuntimeState::Created),
+    }
+}
+
+/// Waits until the shim is gone. `None`: it vanished without recording an exit.
+pub fn wait(run_dir: &RunDir, bundle: &Bundle) -> io::Result<Option<ExitStatus>> {
+    shim::wait_for_lock(run_dir)?;
+    exit_status(bundle)
+}
+
+/// Sends a signal, by number, to the container's init. False: it does not run.
+pub fn signal(run_dir: &RunDir, signal: i32) -> io::Result<bool> {
+    let Some((_, pidfd)) = init(run_dir)? else { return Ok(false) };
+    match process::send_signal(pidfd.as_fd(), signal) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn exit_status(bundle: &Bundle) -> io::Result<Option<ExitStatus>> {
+    shim::read_json(&bundle.exit())
+}
+
+/// The container's init, if it still is the process that was recorded.
+pub(crate) fn init(run_dir: &RunDir) -> io::Result<Option<(InitRecord, std::os::fd::OwnedFd)>> {
+    let Some(record) = shim::read_json::<InitRecord>(&run_dir.init())? else { return Ok(None) };
+    // First the descriptor, then the proof: it cannot come to mean another process.
+    let Ok(pidfd) = process::open_pidfd(record.pid) else { return Ok(None) };
+    let same = process::start_time(record.pid).is_ok_and(|time| time == record.start_time);
+    Ok(same.then_some((record, pidfd)))
+}
+
+fn kill_leftovers(run_dir: &RunDir) -> io::Result<()> {
+    if let Some((record, pidfd)) = init(run_dir)? {
+        // Gone already is what we want.
+        let _ = process::send_signal(pidfd.as_fd(), Signal::KILL.as_raw());
+        if let Some(path) = &record.cgroup {
+            Cgroup::new(path)?.kill()?;
+        }
+    }
+    if let Some(path) = shim::read_json::<InitRecord>(&run_dir.init())?.and_then(|record| record.cgroup) {
+        // A group that is still busy is left to the next look.
+        let _ = Cgroup::new(&path)?.remove();
+    }
+    for stale in [run_dir.init(), run_dir.socket()] {
+        match fs::remove_file(&stale) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,339 @@
+//! From a container as its user describes it to the OCI runtime configuration.
+
+mod defaults;
+mod seccomp;
+
+use std::path::Path;
+
+use dhow_sys::capability::{Capabilities, Capability};
+use oci_spec::runtime::Spec;
+use serde_json::{Value, json};
+
+use crate::container::{
+    ContainerSpec, MountSpec, NamespaceChoice, Propagation, Resources, Rlimit, SeccompChoice,
+};
+
+/// The annotation that asks for our own init as process 1.
+pub(crate) const ANNOTATION_INIT: &str = "build.dhow.init";
+/// The annotation with supplementary groups by name or number, separated by commas.
+pub(crate) const ANNOTATION_GROUPS: &str = "build.dhow.groups";
+
+/// The parent of all cgroups of containers.
+const CGROUP_PARENT: &str = "/dhow";
+
+/// What is wrong with a container's description.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// Nothing to run.
+    #[error("no command specified")]
+    NoCommand,
+    /// Not a capability.
+    #[error("invalid capability: {name:?}")]
+    Capability {
+        /// As given.
+        name: String,
+    },
+    /// Not a resource limit.
+    #[error("invalid ulimit type: {name}")]
+    Rlimit {
+        /// As given.
+        name: String,
+    },
+    /// The working directory or a mount's target is not absolute.
+    #[error("the path {path:?} is invalid, it needs to be an absolute path")]
+    RelativePath {
+        /// As given.
+        path: String,
+    },
+    /// Something else the types of the runtime specification refuse.
+    #[error("cannot express the container as an OCI runtime configuration: {0}")]
+    Invalid(#[from] serde_json::Error),
+}
+
+impl ContainerSpec {
+    /// The OCI runtime configuration.
+    ///
+    /// The user is kept by name (`process.user.username`) and resolved when the root file system is mounted.
+    pub fn to_spec(&self) -> Result<Spec, SpecError> {
+        if self.args.first().is_none_or(String::is_empty) {
+            return Err(SpecError::NoCommand);
+        }
+        let capabilities = self.capabilities()?;
+        let mut spec = json!({
+            "ociVersion": "1.0.2",
+            "process": self.process(capabilities)?,
+            "root": { "path": "rootfs", "readonly": self.readonly_rootfs },
+            "mounts": self.all_mounts()?,
+            "annotations": self.annotations(),
+            "linux": self.linux(capabilities)?,
+        });
+        if !self.hostname.is_empty() && self.namespaces.uts == NamespaceChoice::Private {
+            spec["hostname"] = self.hostname.as_str().into();
+        }
+        Ok(serde_json::from_value(spec)?)
+    }
+
+    fn capabilities(&self) -> Result<Capabilities, SpecError> {
+        let all = |names: &[String]| names.iter().any(|name| name.eq_ignore_ascii_case("all"));
+        let parse = |names: &[String]| {
+            let names = names.iter().filter(|name| !name.eq_ignore_ascii_case("all"));
+            let parsed =
+                names.map(|name| name.parse().map_err(|_| SpecError::Capability { name: name.clone() }));
+            parsed.collect::<Result<Vec<Capability>, SpecError>>()
+        };
+        let (add, drop) = (parse(&self.cap_add)?, parse(&self.cap_drop)?);
+        let default = |capability: Capability| defaults::CAPABILITIES.contains(&capability.name());
+        let granted = |capability: &Capability| {
+            let base =
+                self.privileged || all(&self.cap_add) || (default(*capability) && !all(&self.cap_drop));
+            (base && !drop.contains(capability)) || add.contains(capability)
+        };
+        Ok(Capability::all().filter(granted).collect())
+    }
+
+    fn process(&self, capabilities: Capabilities) -> Result<Value, SpecError> {
+        let cwd = if self.cwd.is_empty() { "/" } else { &self.cwd };
+        let names: Vec<String> = Capability::all()
+            .filter(|capability| capabilities.contains(*capability))
+            .map(|capability| format!("CAP_{}", capability.name()))
+            .collect();
+        Ok(json!({
+            "terminal": self.terminal,
+            "user": { "uid": 0, "gid": 0, "username": self.user },
+            "args": self.args,
+            "env": self.environment(),
+            "cwd": absolute(cwd)?,
+            "capabilities": { "bounding": names, "effective": names, "permitted": names },
+            "rlimits": self.rlimits.iter().map(rlimit).collect::<Result<Vec<Value>, SpecError>>()?,
+            "noNewPrivileges": self.no_new_privileges,
+        }))
+    }
+
+    /// The defaults come first: of two values for one name the later one counts.
+    fn environment(&self) -> Vec<String> {
+        let mut env = vec![defaults::PATH.to_string()];
+        if !self.hostname.is_empty() {
+            env.push(format!("HOSTNAME={}", self.hostname));
+        }
+        if self.terminal {
+            env.push("TERM=xterm".into());
+        }
+        for variable in &self.env {
+            let name = variable.split('=').next().unwrap_or_default();
+            env.retain(|known| known.split('=').next() != Some(name));
+            env.push(variable.clone());
+        }
+        env
+    }
+
+    fn all_mounts(&self) -> Result<Vec<Value>, SpecError> {
+        let mut mounts = defaults::mounts(self.shm_bytes.unwrap_or(defaults::SHM_BYTES), self.privileged);
+        let mut own: Vec<&MountSpec> = self.mounts.iter().collect();
+        own.sort_by_key(|mount| Path::new(mount.target()).components().count());
+        for mount in own {
+            mounts.retain(|known| known["destination"].as_str() != Some(mount.target()));
+            mounts.push(user_mount(mount)?);
+        }
+        if self.namespaces.ipc == NamespaceChoice::Host {
+            mounts.retain(|known| known["type"] != "mqueue");
+        }
+        Ok(mounts)
+    }
+
+    fn annotations(&self) -> Value {
+        let mut annotations = json!({});
+        if self.init {
+            annotations[ANNOTATION_INIT] = "true".into();
+        }
+        if !self.groups.is_empty() {
+            annotations[ANNOTATION_GROUPS] = self.groups.join(",").into();
+        }
+        annotations
+    }
+
+    fn linux(&self, capabilities: Capabilities) -> Result<Value, SpecError> {
+        let parent = if self.cgroup_parent.is_empty() { CGROUP_PARENT } else { &self.cgroup_parent };
+        let mut linux = json!({
+            "cgroupsPath": format!("{}/{}", parent.trim_end_matches('/'), self.id),
+            "namespaces": self.namespace_list(),
+            "resources": resources(&self.resources, self.privileged),
+            "sysctl": self.sysctls,
+        });
+        if !self.privileged {
+            linux["maskedPaths"] = json!(defaults::MASKED_PATHS);
+            linux["readonlyPaths"] = json!(defaults::READONLY_PATHS);
+        }
+        match &self.seccomp {
+            SeccompChoice::Default if !self.privileged => {
+                linux["seccomp"] = seccomp::default_profile(capabilities)
+            }
+            SeccompChoice::Default | SeccompChoice::Unconfined => {}
+            SeccompChoice::Profile(profile) => linux["seccomp"] = serde_json::to_value(profile)?,
+        }
+        if let Some(map) = self.id_map {
+            let mapping =
+                |host: u32| json!([{ "hostID": host, "containerID": map.container_id, "size": map.size }]);
+            linux["uidMappings"] = mapping(map.host_uid);
+            linux["gidMappings"] = mapping(map.host_gid);
+        }
+        Ok(linux)
+    }
+
+    fn namespace_list(&self) -> Vec<Value> {
+        let own = &self.namespaces;
+        let choices = [
+            ("network", &own.network),
+            ("pid", &own.pid),
+            ("ipc", &own.ipc),
+            ("uts", &own.uts),
+            ("cgroup", &own.cgroup),
+        ];
+        let mut list = vec![json!({ "type": "mount" })];
+        if self.id_map.is_some() {
+            list.push(json!({ "type": "user" }));
+        }
+        list.extend(choices.into_iter().filter_map(|(kind, choice)| match choice {
+            NamespaceChoice::Private => Some(json!({ "type": kind })),
+            NamespaceChoice::Host => None,
+            NamespaceChoice::Path(path) => Some(json!({ "type": kind, "path": path })),
+        }));
+        list
+    }
+}
+
+impl MountSpec {
+    /// Where it is mounted.
+    pub fn target(&self) -> &str {
+        match self {
+            MountSpec::Bind { target, .. } | MountSpec::Tmpfs { target, .. } => target,
+        }
+    }
+}
+
+fn user_mount(mount: &MountSpec) -> Result<Value, SpecError> {
+    let destination = absolute(mount.target())?;
+    Ok(match mount {
+        MountSpec::Bind { source, readonly, propagation, .. } => {
+            let access = if *readonly { "ro" } else { "rw" };
+            let propagation = match propagation {
+                Propagation::Private => "rprivate",
+                Propagation::Slave => "rslave",
+            };
+            json!({ "destination": destination, "type": "bind", "source": source,
+                    "options": ["rbind", access, propagation] })
+        }
+        MountSpec::Tmpfs { options, .. } => {
+            let options = [vec!["noexec".into(), "nosuid".into(), "nodev".into()], options.clone()].concat();
+            json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options })
+        }
+    })
+}
+
+fn absolute(path: &str) -> Result<&str, SpecError> {
+    match path.starts_with('/') {
+        true => Ok(path),
+        false => Err(SpecError::RelativePath { path: path.into() }),
+    }
+}
+
+fn rlimit(rlimit: &Rlimit) -> Result<Value, SpecError> {
+    match dhow_sys::process::is_rlimit(&rlimit.name) {
+        true => Ok(json!({
+            "type": format!("RLIMIT_{}", rlimit.name.to_ascii_uppercase()),
+            "soft": rlimit.soft,
+            "hard": rlimit.hard,
+        })),
+        false => Err(SpecError::Rlimit { name: rlimit.name.clone() }),
+    }
+}
+
+fn resources(resources: &Resources, privileged: bool) -> Value {
+    // Without a word about swap, Docker allows as much of it as of memory.
+    let swap = resources.memory_swap_bytes.or(resources.memory_bytes.map(|bytes| bytes.saturating_mul(2)));
+    let mut value = json!({ "devices": defaults::devices(privileged) });
+    if resources.memory_bytes.is_some() || swap.is_some() {
+        value["memory"] = present(json!({ "limit": resources.memory_bytes, "swap": swap }));
+    }
+    value["cpu"] = present(json!({
+        "shares": resources.cpu_shares,
+        "quota": resources.cpu_quota_us,
+        "period": resources.cpu_period_us,
+        "cpus": resources.cpuset_cpus,
+    }));
+    if let Some(limit) = resources.pids_max {
+        value["pids"] = json!({ "limit": limit });
+    }
+    value
+}
+
+/// Without the fields that are null.
+fn present(mut value: Value) -> Value {
+    if let Value::Object(fields) = &mut value {
+        fields.retain(|_, field| !field.is_null());
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container() -> ContainerSpec {
+        ContainerSpec {
+            id: "c1".into(),
+            args: vec!["sh".into()],
+            hostname: "h".into(),
+            ..ContainerSpec::default()
+        }
+    }
+
+    fn bits(spec: &ContainerSpec) -> u64 {
+        spec.capabilities().unwrap().bits()
+    }
+
+    #[test]
+    fn the_default_capabilities_are_dockers() {
+        assert_eq!(bits(&container()), 0xa804_25fb);
+    }
+
+    #[test]
+    fn capabilities_are_added_to_and_taken_from_the_default() {
+        let with = |add: &[&str], drop: &[&str]| {
+            let owned = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+            bits(&ContainerSpec { cap_add: owned(add), cap_drop: owned(drop), ..container() })
+        };
+        assert_eq!(with(&[], &["ALL"]), 0);
+        assert_eq!(with(&["chown"], &["ALL"]), 1);
+        assert_eq!(with(&["ALL"], &["CAP_CHOWN"]) & 1, 0);
+        assert_eq!(with(&["NET_ADMIN"], &[]), 0xa804_25fb | 1 << 12);
+    }
+
+    #[test]
+    fn a_users_variable_replaces_the_default() {
+        let spec = ContainerSpec { env: vec!["PATH=/x".into(), "A=1".into(), "A=2".into()], ..container() };
+        assert_eq!(spec.environment(), ["HOSTNAME=h", "PATH=/x", "A=2"]);
+    }
+
+    #[test]
+    fn outer_mounts_come_before_inner_ones() {
+        let tmpfs = |target: &str| MountSpec::Tmpfs { target: target.into(), options: vec![] };
+        let spec =
+            ContainerSpec { mounts: vec![tmpfs("/a/b"), tmpfs("/a"), tmpfs("/dev/shm")], ..container() };
+        let mounts = spec.to_spec().unwrap().mounts().clone().unwrap();
+        let order: Vec<_> = mounts.iter().map(|mount| mount.destination().display().to_string()).collect();
+        assert_eq!(
+            order,
+            ["/proc", "/dev", "/dev/pts", "/sys", "/sys/fs/cgroup", "/dev/mqueue", "/a", "/a/b", "/dev/shm"]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let error = |spec: ContainerSpec| spec.to_spec().unwrap_err().to_string();
+        assert_eq!(error(ContainerSpec::default()), "no command specified");
+        let relative = ContainerSpec { cwd: "app".into(), ..container() };
+        assert_eq!(error(relative), "the path \"app\" is invalid, it needs to be an absolute path");
+        let capability = ContainerSpec { cap_add: vec!["FLY".into()], ..container() };
+        assert_eq!(error(capability), "invalid capability: \"FLY\"");
+    }
+}
