@@ -72,9 +72,7 @@ impl Supply {
     fn config(&self) -> String {
         match self {
             Self::Public(_) => String::new(),
-            Self::StandIns(registry) => {
-                format!("[registry.\"docker.io\"]\nlocation = \"http://{}\"\n", registry.address())
-            }
+            Self::StandIns(registry) => registry.dhow_config(),
         }
     }
 }

@@ -162,6 +162,12 @@ impl TestRegistry {
         &self.registry.as_ref().expect("it is only taken on drop").address
     }
 
+    /// What dhow has to be told to find docker.io here.
+    pub(crate) fn dhow_config(&self) -> String {
+        let (registry, search) = (self.address(), &self.search.address);
+        format!("[registry.\"docker.io\"]\nlocation = \"http://{registry}\"\nsearch = \"http://{search}\"\n")
+    }
+
     /// The variables that tell tests where to find it.
     pub(crate) fn variables(&self) -> [(&'static str, String); 2] {
         [("DHOW_TEST_REGISTRY", self.address().to_owned()), ("DHOW_TEST_SEARCH", self.search.address.clone())]
@@ -211,13 +217,12 @@ pub(crate) fn run(options: &RegistryOptions) -> anyhow::Result<ExitCode> {
 fn instructions(registry: &TestRegistry) -> String {
     let address = registry.address();
     format!(
-        "serving the test images on {address}, and a search server on {search}, until Ctrl-C\n\
+        "serving the test images on {address} until Ctrl-C\n\
          PORT={port}\n\n\
          to make dhow take images of docker.io from here, put this into a file and set DHOW_CONFIG to its path:\n\n\
-         [registry.\"docker.io\"]\n\
-         location = \"http://{address}\"\n",
-        search = registry.search.address,
+         {config}",
         port = address.rsplit(':').next().unwrap_or_default(),
+        config = registry.dhow_config(),
     )
 }
 
