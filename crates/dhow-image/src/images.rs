@@ -10,7 +10,7 @@ use dhow_store::{
 use crate::snapshot_name;
 
 /// The largest image configuration that is read.
-const CONFIG_BYTES_MAX: u64 = 8 << 20;
+pub(crate) const CONFIG_BYTES_MAX: u64 = 8 << 20;
 
 /// The images of a store, with their layers.
 #[derive(Clone, Debug)]

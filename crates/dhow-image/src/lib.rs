@@ -6,8 +6,17 @@
 //! a record names them; only then does it have a name anybody can find.
 #![forbid(unsafe_code)]
 
+mod ensure;
+mod event;
 mod freeze;
 mod images;
+mod install;
+mod pull;
+mod tee;
 
+pub use ensure::{EnsureError, EnsurePolicy};
+pub use event::{PullEvent, PullObserver};
 pub use freeze::{FreezeError, FrozenLayer, snapshot_name};
 pub use images::{Created, FindError, Images, ReadImageError, SaveImageError};
+pub use install::{InstallError, LayerError};
+pub use pull::{PullError, Pulled};

@@ -58,6 +58,13 @@ impl OverlaySnapshotter {
         Ok(Self { dir: dir.to_path_buf() })
     }
 
+    /// Takes a committed snapshot out of sight with a single rename: from now on it does not exist. Its room
+    /// is freed by the next [`collect`](Snapshotter::collect).
+    pub fn condemn(&self, name: &SnapshotName) -> Result<(), SnapshotError> {
+        let _changing = self.changing()?;
+        self.hide(&self.committed_dir(name)).map(drop)
+    }
+
     fn active_dir(&self, key: &SnapshotKey) -> PathBuf {
         self.dir.join(format!("active-{key}"))
     }
@@ -176,12 +183,17 @@ impl OverlaySnapshotter {
 
     /// Takes a folder out of sight at once, then removes it.
     fn discard(&self, path: &Path) -> Result<(), SnapshotError> {
+        self.hide(path)?.map_or(Ok(()), |trash| remove_folder(&trash))
+    }
+
+    /// Takes a folder out of sight; `None` if it is gone.
+    fn hide(&self, path: &Path) -> Result<Option<PathBuf>, SnapshotError> {
         let trash = self.temporary("trash");
         match fs::rename(path, &trash) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            result => result.map_err(io_error("rename", path))?,
+            Ok(()) => Ok(Some(trash)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("rename", path)(error)),
         }
-        remove_folder(&trash)
     }
 
     fn entries(&self) -> Result<Vec<String>, SnapshotError> {

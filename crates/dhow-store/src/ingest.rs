@@ -226,6 +226,11 @@ impl Ingest {
         self.offset
     }
 
+    /// The bytes that are there, from the first: for a reader of the whole blob that continues one begun before.
+    pub fn written(&self) -> io::Result<io::Take<File>> {
+        Ok(File::open(&self.partial.locked.path)?.take(self.offset))
+    }
+
     /// Starts again from nothing, for a sender that cannot continue in the middle.
     pub fn restart(&mut self) -> io::Result<()> {
         let algorithm = self.expected.map_or(Algorithm::Sha256, |expected| expected.digest.algorithm());

@@ -1,0 +1,82 @@
+use dhow_oci::{Platform, Reference};
+use dhow_registry::{Client, RegistryError};
+use dhow_store::{DatabaseError, Image, Lease, LeaseError, Ref};
+
+use crate::{Images, PullError, PullEvent, PullObserver, ReadImageError};
+
+/// When an image that is here is good enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnsurePolicy {
+    /// Always.
+    Missing,
+    /// If its registry has no newer one, or cannot be asked (`--pull`).
+    Newer,
+}
+
+/// Why an image is not here after all.
+#[derive(Debug, thiserror::Error)]
+pub enum EnsureError {
+    /// It could not be pulled.
+    #[error(transparent)]
+    Pull(#[from] PullError),
+    /// The image that is here cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadImageError),
+    /// It could not be protected from gc.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+impl Images {
+    /// Sees to it that an image is here, protected by `lease`, and pulls it if need be. An image of another
+    /// platform does not count. `now` is the time, in seconds since 1970.
+    #[allow(clippy::too_many_arguments, reason = "each is one thing the caller decides")]
+    pub fn ensure<'c>(
+        &self,
+        client: &dyn Fn() -> &'c Client,
+        reference: &Reference,
+        platform: &Platform,
+        policy: EnsurePolicy,
+        lease: &Lease,
+        now: i64,
+        observer: &PullObserver<'_>,
+    ) -> Result<Image, EnsureError> {
+        let here = self.suitable(reference, platform, lease)?;
+        if policy == EnsurePolicy::Missing
+            && let Some(image) = here
+        {
+            return Ok(image);
+        }
+        observer(&PullEvent::Started);
+        match (self.pull(client(), reference, platform, lease, now, observer), here) {
+            (Ok(pulled), _) => Ok(pulled.image),
+            (Err(PullError::Registry(error)), Some(image)) if error.is_passing() => {
+                observer(&PullEvent::Warning(stale(reference, &error)));
+                Ok(image)
+            }
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    /// The image that a reference means here if it runs on `platform`.
+    fn suitable(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        lease: &Lease,
+    ) -> Result<Option<Image>, EnsureError> {
+        let Some(image) = self.by_reference(reference)? else { return Ok(None) };
+        let id = image.record.id;
+        lease.add(Ref::Image(id))?;
+        // It may have gone before the lease was on it. If it is still there, it stays.
+        let Some(image) = self.store().images().get(&id)? else { return Ok(None) };
+        Ok(self.config(&id)?.platform().runs_on(platform).then_some(image))
+    }
+}
+
+fn stale(reference: &Reference, error: &RegistryError) -> String {
+    format!("cannot look for a newer {}, the image that is here is used: {error}", reference.familiar())
+}
