@@ -46,7 +46,9 @@ pub(super) fn populate(dev: BorrowedFd<'_>, own: &[LinuxDevice], bind: bool) -> 
             .and_then(|node| node.make(&root, bind))
             .step(format_args!("cannot create device {}", path.display()))?;
     }
-    for (name, target) in LINKS {
+    // Not every kernel shows its memory, and a link to nothing helps nobody.
+    let exists = |target: &str| target != "/proc/kcore" || Path::new(target).exists();
+    for (name, target) in LINKS.into_iter().filter(|(_, target)| exists(target)) {
         root.symlink(target.as_ref(), Path::new(name))
             .step(format_args!("cannot create link /dev/{name}"))?;
     }
