@@ -1,2 +1,41 @@
 //! Lowers a Dockerfile to a graph, runs its operations, exports results.
+//!
+//! ```text
+//! context ─┐
+//! request ─┼─ lower ── plan: graph + configuration ── solver ── execute ┬─ select, hash, copy, unpack
+//! bases  ──┘            (scope, configure)              │               └─ run
+//!                                                     cache
+//! ```
+//! The Dockerfile is lowered first, base images being resolved on the way, since their environment decides
+//! what its variables mean. From then on every step is pure: the solver may skip it, run it beside others, or
+//! take its result from an earlier build. The image is put together at the end out of the configuration,
+//! which was known all along, and the layers.
 #![forbid(unsafe_code)]
+
+mod build;
+mod cache;
+mod chmod;
+mod configure;
+mod context;
+mod copy;
+mod error;
+mod event;
+mod execute;
+mod hash;
+mod lower;
+mod owner;
+mod plan;
+mod request;
+mod resolve;
+mod run;
+mod scope;
+mod select;
+mod unpack;
+
+pub use build::{Builder, context_bytes};
+pub use copy::CopyError;
+pub use error::{BuildError, StepError, StepFailure, StoreFailure};
+pub use event::{BuildEvent, Built, StepId, StepInfo, StepResult, Stream};
+pub use request::{BuildRequest, DockerfileSource, StepNetwork};
+pub use run::NetworkRequest;
+pub use select::SelectError;

@@ -1,2 +1,72 @@
 //! The whole system as one API: a method per user operation, plain data in and out.
+//!
+//! Both faces, the command line and the Docker API, come through [`Engine`]. It holds no state of its own:
+//! what it knows is on disk, and many engines in many processes share one store. It prints nothing, reads no
+//! environment and no clock; [`Settings`] tell it what it needs to know.
 #![forbid(unsafe_code)]
+
+mod build;
+mod containers;
+mod images;
+pub mod reexec;
+mod settings;
+
+use std::sync::{Arc, OnceLock};
+
+use dhow_image::Images;
+use dhow_registry::{Client, Keychain};
+use dhow_snapshot::{OverlaySnapshotter, SnapshotError};
+use dhow_store::{OpenError, Store};
+
+pub use build::{BuildEvent, BuildError, BuildRequest, Built, DockerfileSource, MissReason, StepId, StepInfo, StepNetwork, StepResult, Stream, render};
+pub use dhow_image::PullEvent;
+pub use dhow_registry::{Config, ProxyConfig};
+pub use settings::Settings;
+
+/// Everything dhow can do.
+pub struct Engine {
+    settings: Settings,
+    images: Images,
+    /// Made when first needed: reading the system's certificates takes longer than `dhow images`.
+    registry: OnceLock<Client>,
+}
+
+/// Why the engine cannot work at all.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The folder of layers cannot be opened.
+    #[error(transparent)]
+    Snapshots(#[from] SnapshotError),
+}
+
+impl Engine {
+    /// Opens the store and makes it if there is none.
+    pub fn open(settings: Settings) -> Result<Engine, EngineError> {
+        let store = Store::open(&settings.root)?;
+        let snapshots = OverlaySnapshotter::open(&settings.root.join("snapshots"))?;
+        let images = Images::new(store, Arc::new(snapshots));
+        Ok(Engine { settings, images, registry: OnceLock::new() })
+    }
+
+    fn store(&self) -> &Store {
+        self.images.store()
+    }
+
+    fn registry(&self) -> &Client {
+        self.registry.get_or_init(|| Client::new(self.settings.registry.clone(), self.keychain()))
+    }
+
+    /// Where docker keeps credentials.
+    fn keychain(&self) -> Keychain {
+        let path = self.settings.docker_config.join("config.json");
+        Keychain::new(path, self.settings.helper_folders.clone())
+    }
+
+    /// The time, in seconds since 1970.
+    fn now(&self) -> i64 {
+        (self.settings.clock)().as_second()
+    }
+}

@@ -20,7 +20,12 @@ pub trait Worker: Sync {
 
     /// What the step depends on. Inputs that matter as a whole enter by the digest of their content, as
     /// [`FactKind::Input`](crate::FactKind::Input); of others only the files read enter. May read files.
-    fn facts(&self, vertex: &Vertex<Self::Op>, inputs: &[Self::Output]) -> Result<Facts, Self::Error>;
+    fn facts(
+        &self,
+        id: VertexId,
+        vertex: &Vertex<Self::Op>,
+        inputs: &[Self::Output],
+    ) -> Result<Facts, Self::Error>;
 
     /// Does the work.
     fn run(
@@ -31,7 +36,13 @@ pub trait Worker: Sync {
     ) -> Result<Self::Step, Self::Error>;
 
     /// Puts a step, new or cached, on top of its inputs.
-    fn join(&self, vertex: &Vertex<Self::Op>, inputs: &[Self::Output], step: Self::Step) -> Self::Output;
+    fn join(
+        &self,
+        id: VertexId,
+        vertex: &Vertex<Self::Op>,
+        inputs: &[Self::Output],
+        step: Self::Step,
+    ) -> Self::Output;
 }
 
 /// Remembers steps across builds and processes.
@@ -177,7 +188,7 @@ where
         } else {
             self.reuse_or_run(id, vertex, inputs)?
         };
-        Ok(self.worker.join(vertex, inputs, step))
+        Ok(self.worker.join(id, vertex, inputs, step))
     }
 
     fn reuse_or_run(
@@ -186,7 +197,7 @@ where
         vertex: &Vertex<W::Op>,
         inputs: &[W::Output],
     ) -> Result<W::Step, W::Error> {
-        let facts = self.worker.facts(vertex, inputs)?;
+        let facts = self.worker.facts(id, vertex, inputs)?;
         let key = facts.key();
         if let Some(step) = self.reuse(vertex, id, &key)? {
             return Ok(step);

@@ -37,7 +37,7 @@ impl Worker for World {
     type Output = Digest;
     type Error = String;
 
-    fn facts(&self, vertex: &Vertex<String>, inputs: &[Digest]) -> Result<Facts, String> {
+    fn facts(&self, _: VertexId, vertex: &Vertex<String>, inputs: &[Digest]) -> Result<Facts, String> {
         let mut facts = Facts::new();
         facts.text(FactKind::Instruction, "", vertex.op.as_str());
         if vertex.op.starts_with("copy") {
@@ -56,7 +56,7 @@ impl Worker for World {
         Ok(facts)
     }
 
-    fn join(&self, _: &Vertex<String>, _: &[Digest], step: Digest) -> Digest {
+    fn join(&self, _: VertexId, _: &Vertex<String>, _: &[Digest], step: Digest) -> Digest {
         step
     }
 

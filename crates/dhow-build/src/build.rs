@@ -1,0 +1,385 @@
+//! One build from request to image.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+
+use dhow_dockerfile::{Diagnostic, Dockerfile, Severity, Span};
+use dhow_image::{EnsurePolicy, Images, PullEvent};
+use dhow_oci::{Digest, ImageConfig, Platform, Reference};
+use dhow_registry::Client;
+use dhow_solver::{Event, Lookup, Solver, VertexId};
+use dhow_store::Lease;
+
+use crate::cache::StepCache;
+use crate::context::{Context, DockerfileText};
+use crate::error::{BuildError, StepError, StepFailure, StoreFailure, while_doing};
+use crate::event::{BuildEvent, Built, StepId, StepInfo, StepResult};
+use crate::execute::{Executor, Rootfs};
+use crate::lower::{self, World};
+use crate::plan::{BaseImage, Layer, Plan, PlannedHistory, PlannedStage, PlannedStep};
+use crate::request::BuildRequest;
+use crate::run::{NetworkRequest, RunSteps};
+
+/// Images of the last build of a Dockerfile, step by step: what tells a configuration step that is new from
+/// one that was there before.
+const LAST_BUILD: &str = "build";
+
+/// Builds images.
+pub struct Builder<'a> {
+    /// Where images and layers are.
+    pub images: &'a Images,
+    /// The registry client, asked for only when something must be pulled.
+    pub registry: &'a (dyn Fn() -> &'a Client + Sync),
+    /// Folder for run-time state.
+    pub run_dir: &'a Path,
+    /// The default network for `RUN`.
+    pub network: NetworkRequest<'a>,
+    /// Becomes readable when the build is to stop.
+    pub cancel: Option<BorrowedFd<'a>>,
+    /// The time.
+    pub clock: fn() -> jiff::Timestamp,
+}
+
+/// Bytes of the files in the build context that are not left out.
+pub fn context_bytes(request: &BuildRequest) -> Result<u64, BuildError> {
+    let dockerfile = DockerfileText::read(&request.context, &request.dockerfile)?;
+    let context = Context::open(&request.context, &dockerfile)?;
+    context.size_bytes().map_err(|error| BuildError::Context {
+        path: request.context.clone(),
+        source: std::io::Error::other(error),
+    })
+}
+
+type Observer<'a> = &'a (dyn Fn(BuildEvent<'_>) + Sync);
+
+impl Builder<'_> {
+    /// Builds an image and tells `observer` what happens, from several threads.
+    pub fn build(&self, request: &BuildRequest, observer: Observer<'_>) -> Result<Built, BuildError> {
+        let file = DockerfileText::read(&request.context, &request.dockerfile)?;
+        let text = String::from_utf8_lossy(&file.text).into_owned();
+        let (dockerfile, diagnostics) = Dockerfile::parse(&text);
+        let (mistakes, warnings): (Vec<_>, Vec<_>) = diagnostics.into_iter().partition(Diagnostic::is_error);
+        if !mistakes.is_empty() {
+            return Err(BuildError::Syntax { name: file.name, text, diagnostics: mistakes });
+        }
+        for diagnostic in &warnings {
+            observer(BuildEvent::Warning { file: &file.name, source: &text, diagnostic });
+        }
+        let context = Context::open(&request.context, &file)?;
+        let lease = self.images.store().lease("build").map_err(while_doing("cannot take a lease"))?;
+        let world = BuildWorld {
+            builder: self,
+            request,
+            context: &context,
+            lease: &lease,
+            observer,
+            file: &file,
+            text: &text,
+        };
+        let source = lower::Source {
+            name: &file.name,
+            text: &text,
+            dockerfile: &dockerfile,
+            identity: &file.identity,
+        };
+        let plan = lower::lower(&source, request, &world)?;
+        let build = Build {
+            builder: self,
+            request,
+            observer,
+            lease: &lease,
+            context: &context,
+            plan: &plan,
+            source: &source,
+        };
+        build.run()
+    }
+}
+
+/// The world as lowering sees it.
+struct BuildWorld<'a, 'b> {
+    builder: &'a Builder<'b>,
+    request: &'a BuildRequest,
+    context: &'a Context,
+    lease: &'a Lease,
+    observer: Observer<'a>,
+    file: &'a DockerfileText,
+    text: &'a str,
+}
+
+impl World for BuildWorld<'_, '_> {
+    fn base(&self, reference: &Reference, platform: &Platform) -> Result<BaseImage, StepError> {
+        let images = self.builder.images;
+        (self.observer)(BuildEvent::Resolving(reference));
+        let policy = if self.request.pull { EnsurePolicy::Newer } else { EnsurePolicy::Missing };
+        let now = (self.builder.clock)().as_second();
+        let told = |event: &PullEvent| (self.observer)(BuildEvent::Pulling(reference, event));
+        let image =
+            images.ensure(&self.builder.registry, reference, platform, policy, self.lease, now, &told)?;
+        let config = images.config(&image.record.id).map_err(while_doing("cannot read the base image"))?;
+        let snapshots = images
+            .layer_snapshots(&config.rootfs.diff_ids)
+            .map_err(while_doing("cannot find the layers of the base image"))?;
+        let layers = config.rootfs.diff_ids.iter().zip(&snapshots).map(|(diff_id, snapshot)| Layer {
+            diff_id: *diff_id,
+            content: diff_id.digest(),
+            size_bytes: 0,
+            snapshot: snapshot.to_string(),
+        });
+        Ok(BaseImage { layers: layers.collect(), config })
+    }
+
+    fn context_has(&self, name: &str) -> bool {
+        self.context.has(name)
+    }
+
+    fn warn(&self, span: Span, message: String, hint: Option<String>) {
+        let diagnostic = Diagnostic { severity: Severity::Warning, rule: None, message, span, hint };
+        (self.observer)(BuildEvent::Warning {
+            file: &self.file.name,
+            source: self.text,
+            diagnostic: &diagnostic,
+        });
+    }
+}
+
+/// A build whose plan is made.
+struct Build<'a, 'b> {
+    builder: &'a Builder<'b>,
+    request: &'a BuildRequest,
+    observer: Observer<'a>,
+    lease: &'a Lease,
+    context: &'a Context,
+    plan: &'a Plan,
+    source: &'a lower::Source<'a>,
+}
+
+/// What is known of the steps done so far.
+#[derive(Default)]
+struct Done {
+    rootfs: HashMap<VertexId, Rootfs>,
+    images: HashMap<StepId, Digest>,
+    reported: HashSet<StepId>,
+}
+
+impl Build<'_, '_> {
+    fn run(&self) -> Result<Built, BuildError> {
+        let infos: Vec<StepInfo> = self.plan.steps.iter().map(|step| step.info.clone()).collect();
+        (self.observer)(BuildEvent::Planned(&infos));
+        let known = self.last_build()?;
+        let done = Mutex::new(Done::default());
+        let steps: HashMap<VertexId, &PlannedStep> =
+            self.plan.steps.iter().filter_map(|step| Some((step.vertex?, step))).collect();
+        let name = format!("build-{}-{}", std::process::id(), (self.builder.clock)().as_nanosecond());
+        let cache =
+            StepCache::new(self.builder.images, self.lease, self.builder.run_dir.join("build/locks"))?;
+        let step_id = |vertex: VertexId| steps.get(&vertex).map(|step| step.info.id);
+        let executor = Executor {
+            images: self.builder.images,
+            cache: &cache,
+            context: self.context,
+            runs: RunSteps {
+                run_dir: self.builder.run_dir.join("build"),
+                network: self.builder.network,
+                cancel: self.builder.cancel,
+                started: &|vertex, name| {
+                    if let Some(id) = step_id(vertex) {
+                        (self.observer)(BuildEvent::Container(id, name));
+                    }
+                },
+                output: &|vertex, stream, bytes| {
+                    if let Some(id) = step_id(vertex) {
+                        (self.observer)(BuildEvent::Output(id, stream, bytes));
+                    }
+                },
+            },
+            lease: self.lease,
+            clock: self.builder.clock,
+            name,
+            counter: AtomicUsize::new(0),
+            selections: Mutex::new(HashMap::new()),
+            finished: &|vertex, rootfs| {
+                done.lock().expect("no observer panics").rootfs.insert(vertex, rootfs.clone());
+            },
+        };
+        let observe = |event: Event| self.observe(&event, &steps, &done, &known);
+        let shared = &cache;
+        let solver = Solver::new(&executor, &shared, self.request.jobs, &observe);
+        let rootfs = solver
+            .solve(&self.plan.graph, self.plan.target().vertex)
+            .map_err(|error| self.failed(steps.get(&error.vertex).copied(), error.error))?;
+        let done = done.into_inner().expect("no observer panics");
+        let target = self.plan.target();
+        let config = self.assemble(target, &target.config, target.history.len(), &rootfs, &done.rootfs);
+        let created = self.builder.images.create(&config, &self.request.names, self.lease, self.now());
+        let created = created.map_err(while_doing("cannot record the image"))?;
+        self.remember(&done.images, &known)?;
+        Ok(Built { image: created.id, existed: created.existed })
+    }
+
+    fn now(&self) -> i64 {
+        (self.builder.clock)().as_second()
+    }
+
+    /// Passes events on as steps, and fills in the steps that only change the configuration: they are done as
+    /// soon as the vertex before them is.
+    fn observe(
+        &self,
+        event: &Event,
+        steps: &HashMap<VertexId, &PlannedStep>,
+        done: &Mutex<Done>,
+        known: &HashSet<String>,
+    ) {
+        let id = |vertex: &VertexId| steps.get(vertex).map(|step| step.info.id);
+        match event {
+            Event::Started(vertex) => {
+                id(vertex).into_iter().for_each(|id| (self.observer)(BuildEvent::Started(id)))
+            }
+            Event::LookedUp(vertex, Lookup::Hit) => {
+                id(vertex).into_iter().for_each(|id| (self.observer)(BuildEvent::Cached(id)));
+            }
+            Event::LookedUp(vertex, Lookup::Miss(reason)) => {
+                id(vertex).into_iter().for_each(|id| (self.observer)(BuildEvent::Running(id, reason)));
+            }
+            // A base image is here by now, so there is nothing left to do about it.
+            Event::LookedUp(vertex, Lookup::Bypassed) => {
+                id(vertex).into_iter().for_each(|id| (self.observer)(BuildEvent::Cached(id)));
+            }
+            Event::Finished(vertex) => self.finished(*vertex, done, known),
+            Event::Failed(vertex) => {
+                id(vertex).into_iter().for_each(|id| (self.observer)(BuildEvent::Failed(id)))
+            }
+        }
+    }
+
+    fn finished(&self, vertex: VertexId, done: &Mutex<Done>, known: &HashSet<String>) {
+        let mut done = done.lock().expect("no observer panics");
+        let Some(rootfs) = done.rootfs.get(&vertex).cloned() else { return };
+        // Stages that share a base share its vertex; each has a step for it.
+        let mut below: Option<&PlannedStep> = None;
+        for step in &self.plan.steps {
+            let belongs = match (step.vertex, below) {
+                (Some(own), _) => own == vertex,
+                (None, Some(before)) => before.stage == step.stage,
+                (None, None) => false,
+            };
+            below = if belongs { Some(step) } else { None };
+            if !belongs || !done.reported.insert(step.info.id) {
+                continue;
+            }
+            let image = self.image_id(step, &rootfs, &done.rootfs);
+            done.images.insert(step.info.id, image);
+            if step.vertex.is_none() {
+                (self.observer)(BuildEvent::Started(step.info.id));
+                if known.contains(&image.to_string()) {
+                    (self.observer)(BuildEvent::Cached(step.info.id));
+                }
+            }
+            let result = StepResult { image, layer_bytes: self.layer_bytes(step, &rootfs, &done.rootfs) };
+            (self.observer)(BuildEvent::Finished(step.info.id, &result));
+        }
+    }
+
+    fn assemble(
+        &self,
+        stage: &PlannedStage,
+        config: &ImageConfig,
+        history_count: usize,
+        rootfs: &Rootfs,
+        done: &HashMap<VertexId, Rootfs>,
+    ) -> ImageConfig {
+        let base_layers = done.get(&stage.base).map_or(0, |base| base.layers.len());
+        assemble(config, &stage.history[..history_count], base_layers, rootfs, done)
+    }
+
+    /// The ID of the image that ends with `step`.
+    fn image_id(&self, step: &PlannedStep, rootfs: &Rootfs, done: &HashMap<VertexId, Rootfs>) -> Digest {
+        let stage = self.plan.stages[step.stage].as_ref().expect("a step belongs to a needed stage");
+        let is_last = step.history_count == stage.history.len() && step.stage == self.plan.target;
+        let config = if is_last { &stage.config } else { &step.config };
+        let config = self.assemble(stage, config, step.history_count, rootfs, done);
+        Digest::sha256_of(&serde_json::to_vec(&config).expect("a configuration has only text for keys"))
+    }
+
+    /// Bytes of the layer that a step added, if it added one.
+    fn layer_bytes(
+        &self,
+        step: &PlannedStep,
+        rootfs: &Rootfs,
+        done: &HashMap<VertexId, Rootfs>,
+    ) -> Option<u64> {
+        let vertex = self.plan.graph.vertex(step.vertex?);
+        let below = done.get(vertex.inputs.first()?)?;
+        let added = rootfs.layers.get(below.layers.len()..)?;
+        added.last().map(|layer| layer.size_bytes)
+    }
+
+    fn failed(&self, step: Option<&PlannedStep>, cause: StepError) -> BuildError {
+        let failure = StepFailure {
+            file: self.source.name.to_owned(),
+            text: self.source.text.to_owned(),
+            span: step.map_or_else(Span::default, |step| step.span),
+            cause,
+        };
+        BuildError::Step { failure: Box::new(failure) }
+    }
+
+    fn record_key(&self) -> String {
+        let target = self.request.target.as_deref().unwrap_or_default();
+        Digest::sha256_of(format!("{}\0{target}", self.source.identity).as_bytes()).hex()
+    }
+
+    /// The images that the steps of the last build of this Dockerfile ended in.
+    fn last_build(&self) -> Result<HashSet<String>, StoreFailure> {
+        if self.request.no_cache {
+            return Ok(HashSet::new());
+        }
+        let record = self.builder.images.store().records(LAST_BUILD).get(&self.record_key());
+        let record = record.map_err(while_doing("cannot read the record of the last build"))?;
+        // One that cannot be read knows nothing.
+        Ok(record.and_then(|record| serde_json::from_str(&record.body).ok()).unwrap_or_default())
+    }
+
+    fn remember(
+        &self,
+        images: &HashMap<StepId, Digest>,
+        known: &HashSet<String>,
+    ) -> Result<(), StoreFailure> {
+        let now: std::collections::BTreeSet<String> = images.values().map(Digest::to_string).collect();
+        if now.len() == known.len() && now.iter().all(|image| known.contains(image)) {
+            return Ok(());
+        }
+        let body = serde_json::to_string(&now).expect("a list of texts is JSON");
+        let records = self.builder.images.store().records(LAST_BUILD);
+        records.put(&self.record_key(), None, &body, &[]).map_err(while_doing("cannot record the build"))
+    }
+}
+
+/// The image's configuration: what was planned, with the layers there are and when they were made.
+fn assemble(
+    config: &ImageConfig,
+    history: &[PlannedHistory],
+    base_layers: usize,
+    rootfs: &Rootfs,
+    done: &HashMap<VertexId, Rootfs>,
+) -> ImageConfig {
+    let mut config = config.clone();
+    config.rootfs.diff_ids = rootfs.layers.iter().map(|layer| layer.diff_id).collect();
+    config.created = rootfs.created.clone();
+    config.history.clear();
+    let mut layers = base_layers;
+    for planned in history {
+        let mut entry = planned.entry.clone();
+        if let Some(rootfs) = planned.vertex.and_then(|vertex| done.get(&vertex)) {
+            entry.created = rootfs.created.clone();
+            // A step that changed no file makes no layer.
+            entry.empty_layer = planned.is_config || rootfs.layers.len() == layers;
+            layers = rootfs.layers.len();
+        }
+        config.history.push(entry);
+    }
+    config
+}

@@ -1,0 +1,228 @@
+//! The layer cache: steps by key, in the store's records.
+//!
+//! A record of kind `cache` is a step with the facts that led to it, and keeps the step's layer alive. A
+//! record of kind `cache-site` lists the latest keys of one place in one Dockerfile, so that a miss can be
+//! compared with what was there before.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
+
+use dhow_image::Images;
+use dhow_oci::Digest;
+use dhow_snapshot::Snapshotter as _;
+use dhow_solver::{Cache, CacheKey, FactKind, FactValue, Facts, Site, Tree};
+use dhow_store::{Lease, Record, Ref};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{StepError, StoreFailure, while_doing};
+use crate::plan::Layer;
+
+const STEPS: &str = "cache";
+const SITES: &str = "cache-site";
+/// Earlier results remembered for one place.
+const EARLIER_MAX: usize = 8;
+/// The largest list of files that is read back.
+const TREE_BYTES_MAX: u64 = 256 << 20;
+
+/// What a step yields: the layer it adds, if it changed anything, or the layers it starts from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Step {
+    pub layers: Vec<Layer>,
+    /// When it was made, RFC 3339.
+    pub created: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    facts: Facts,
+    step: Step,
+}
+
+/// The cache of one build.
+pub(crate) struct StepCache<'a> {
+    images: &'a Images,
+    lease: &'a Lease,
+    /// Where claims are locked; one file a key being worked on.
+    locks: PathBuf,
+    /// Keys this process works on, since a file lock does not keep threads of one process apart.
+    working: Mutex<HashMap<CacheKey, ()>>,
+    freed: std::sync::Condvar,
+}
+
+/// A key that this build works on.
+pub(crate) struct Claim<'a> {
+    cache: &'a StepCache<'a>,
+    key: CacheKey,
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        // The name goes while the lock is held, so whoever waits for it sees that it waited for a stale file
+        // and starts over. Left behind it would do no harm.
+        let _ = fs::remove_file(&self.path);
+        self.cache.working().remove(&self.key);
+        self.cache.freed.notify_all();
+    }
+}
+
+impl<'a> StepCache<'a> {
+    pub(crate) fn new(
+        images: &'a Images,
+        lease: &'a Lease,
+        locks: PathBuf,
+    ) -> Result<StepCache<'a>, StoreFailure> {
+        fs::create_dir_all(&locks).map_err(while_doing("cannot make the folder of build locks"))?;
+        let working = Mutex::new(HashMap::new());
+        Ok(StepCache { images, lease, locks, working, freed: std::sync::Condvar::new() })
+    }
+
+    fn working(&self) -> MutexGuard<'_, HashMap<CacheKey, ()>> {
+        self.working.lock().expect("no thread panics while it holds the lock")
+    }
+
+    /// Keeps a list of files, so that a later build can say which of them changed.
+    pub(crate) fn keep_tree(&self, tree: &Tree) -> Result<Digest, StoreFailure> {
+        let text = tree.to_text();
+        let digest = Digest::sha256_of(text.as_bytes());
+        let content = self.images.store().content();
+        if content
+            .acquire(self.lease, &digest)
+            .map_err(while_doing("cannot look for a list of files"))?
+            .is_none()
+        {
+            content.put(self.lease, text.as_bytes()).map_err(while_doing("cannot keep a list of files"))?;
+        }
+        Ok(digest)
+    }
+
+    /// Whether everything a step is made of is there, protected from now on.
+    fn is_whole(&self, step: &Step) -> Result<bool, StoreFailure> {
+        let refs: Vec<Ref> = step.layers.iter().map(|layer| Ref::Snapshot(layer.snapshot.clone())).collect();
+        if refs.is_empty() {
+            return Ok(true);
+        }
+        self.lease.add_all(&refs).map_err(while_doing("cannot protect a cached layer"))?;
+        let there = |layer: &Layer| {
+            layer.snapshot.parse().is_ok_and(|name| self.images.snapshots().layer_path(&name).is_some())
+        };
+        Ok(step.layers.iter().all(there))
+    }
+
+    fn remember_site(&self, key: &CacheKey, site: &Site) -> Result<(), StoreFailure> {
+        let records = self.images.store().records(SITES);
+        for place in places(site) {
+            let held = records.get(&place).map_err(while_doing("cannot read the build cache"))?;
+            let mut keys = held.as_ref().map(keys_of).unwrap_or_default();
+            let key = key.to_string();
+            if keys.first() == Some(&key) {
+                continue;
+            }
+            keys.retain(|held| *held != key);
+            keys.insert(0, key);
+            keys.truncate(EARLIER_MAX);
+            let body = serde_json::to_string(&keys).expect("a list of texts is JSON");
+            records.put(&place, None, &body, &[]).map_err(while_doing("cannot write the build cache"))?;
+        }
+        Ok(())
+    }
+}
+
+fn keys_of(record: &Record) -> Vec<String> {
+    // A record that cannot be read explains nothing, and that is all it is for.
+    serde_json::from_str(&record.body).unwrap_or_default()
+}
+
+/// The same place in the same file, and the same words anywhere.
+fn places(site: &Site) -> [String; 2] {
+    [&site.position, &site.instruction].map(|text| Digest::sha256_of(text.as_bytes()).hex())
+}
+
+impl<'a> Cache<Step, StepError> for &'a StepCache<'a> {
+    type Claim = Claim<'a>;
+
+    fn claim(&self, key: &CacheKey) -> Result<Claim<'a>, StepError> {
+        let mut working = self.working();
+        while working.contains_key(key) {
+            working = self.freed.wait(working).expect("no thread panics while it holds the lock");
+        }
+        working.insert(*key, ());
+        drop(working);
+        let path = self.locks.join(key.digest().hex());
+        match lock(&path) {
+            Ok(file) => Ok(Claim { cache: self, key: *key, path, _file: file }),
+            Err(error) => {
+                self.working().remove(key);
+                self.freed.notify_all();
+                Err(StoreFailure::new(format!("cannot lock {}", path.display()), error).into())
+            }
+        }
+    }
+
+    fn lookup(&self, key: &CacheKey) -> Result<Option<Step>, StepError> {
+        let record = self.images.store().records(STEPS).get(&key.to_string());
+        let Some(record) = record.map_err(while_doing("cannot read the build cache"))? else {
+            return Ok(None);
+        };
+        // Written by a newer dhow perhaps; then it is simply not there for us.
+        let Ok(kept) = serde_json::from_str::<Kept>(&record.body) else { return Ok(None) };
+        Ok(if self.is_whole(&kept.step)? { Some(kept.step) } else { None })
+    }
+
+    fn record(&self, key: &CacheKey, facts: &Facts, site: &Site, step: &Step) -> Result<(), StepError> {
+        let layers = step.layers.iter().map(|layer| Ref::Snapshot(layer.snapshot.clone()));
+        let trees = facts.iter().filter_map(|fact| match (fact.kind, &fact.value) {
+            (FactKind::Files, FactValue::Content(digest)) => Some(Ref::Blob(*digest)),
+            _ => None,
+        });
+        let refs: Vec<Ref> = layers.chain(trees).collect();
+        let kept = Kept { facts: facts.clone(), step: step.clone() };
+        let body = serde_json::to_string(&kept).expect("facts and layers are JSON");
+        let records = self.images.store().records(STEPS);
+        records
+            .put(&key.to_string(), None, &body, &refs)
+            .map_err(while_doing("cannot write the build cache"))?;
+        Ok(self.remember_site(key, site)?)
+    }
+
+    fn earlier(&self, site: &Site) -> Result<Vec<Facts>, StepError> {
+        let store = self.images.store();
+        let mut facts = Vec::new();
+        for place in places(site) {
+            let held =
+                store.records(SITES).get(&place).map_err(while_doing("cannot read the build cache"))?;
+            for key in held.as_ref().map(keys_of).unwrap_or_default() {
+                let record =
+                    store.records(STEPS).get(&key).map_err(while_doing("cannot read the build cache"))?;
+                let kept = record.and_then(|record| serde_json::from_str::<Kept>(&record.body).ok());
+                facts.extend(kept.map(|kept| kept.facts));
+            }
+        }
+        Ok(facts)
+    }
+
+    fn tree(&self, digest: &Digest) -> Option<Tree> {
+        let bytes = self.images.store().content().read_bounded(digest, TREE_BYTES_MAX).ok()?;
+        Tree::parse(std::str::from_utf8(&bytes).ok()?).ok()
+    }
+}
+
+/// Waits for the file at `path` to be ours. One that was removed while we waited is nobody's lock any more.
+fn lock(path: &PathBuf) -> io::Result<File> {
+    use std::os::unix::fs::MetadataExt as _;
+    loop {
+        let file = File::create(path)?;
+        file.lock()?;
+        let ours = file.metadata()?;
+        match fs::metadata(path) {
+            Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => return Ok(file),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

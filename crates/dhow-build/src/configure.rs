@@ -1,0 +1,234 @@
+//! Instructions that change an image's configuration and nothing else.
+
+use std::time::Duration;
+
+use dhow_dockerfile::{Command, Healthcheck, HealthcheckTest, InstructionKind, KeyValue};
+use dhow_oci::{Empty, HealthConfig, ImageConfig};
+
+use crate::scope::Scope;
+
+/// The most ports one range may name.
+const PORTS_MAX: u32 = 65_536;
+
+/// The shell of shell forms.
+pub(crate) fn shell(config: &ImageConfig) -> Vec<String> {
+    let default = || vec!["/bin/sh".to_owned(), "-c".to_owned()];
+    config.config.shell.clone().unwrap_or_else(default)
+}
+
+/// Applies one instruction and returns it as it reads with its variables expanded. `scope` is the
+/// environment before the instruction, which all its words see.
+pub(crate) fn apply(
+    config: &mut ImageConfig,
+    scope: &Scope<'_>,
+    kind: &InstructionKind,
+    has_cmd: &mut bool,
+) -> Result<String, String> {
+    let expand = |word: &String| scope.expand(word).map_err(|error| error.to_string());
+    let run = &mut config.config;
+    match kind {
+        InstructionKind::Env(pairs) => {
+            let pairs = expand_pairs(&pairs.pairs, &expand)?;
+            for (name, value) in &pairs {
+                run.set_env(name, value);
+            }
+            Ok(format!("ENV {}", join_pairs(&pairs)))
+        }
+        InstructionKind::Label(pairs) => {
+            let pairs = expand_pairs(&pairs.pairs, &expand)?;
+            run.labels.extend(pairs.iter().cloned());
+            Ok(format!("LABEL {}", join_pairs(&pairs)))
+        }
+        InstructionKind::Cmd(command) => {
+            *has_cmd = true;
+            run.args_escaped = matches!(command, Command::Shell(_));
+            run.cmd = Some(words(command, &shell_of(scope)));
+            Ok(format!("CMD {}", json(run.cmd.as_deref().unwrap_or_default())))
+        }
+        InstructionKind::Entrypoint(command) => {
+            run.entrypoint = Some(words(command, &shell_of(scope))).filter(|words| !words.is_empty());
+            if !*has_cmd {
+                run.cmd = None;
+            }
+            Ok(format!("ENTRYPOINT {}", json(run.entrypoint.as_deref().unwrap_or_default())))
+        }
+        InstructionKind::Expose(ports) => expose(run, scope, ports),
+        InstructionKind::User(user) => {
+            run.user = expand(user)?;
+            Ok(format!("USER {}", run.user))
+        }
+        InstructionKind::Volume(paths) => {
+            let paths = paths.iter().map(expand).collect::<Result<Vec<_>, _>>()?;
+            if paths.iter().any(String::is_empty) {
+                return Err("VOLUME specified can not be an empty string".to_owned());
+            }
+            run.volumes.extend(paths.iter().map(|path| (path.clone(), Empty {})));
+            Ok(format!("VOLUME [{}]", paths.join(" ")))
+        }
+        InstructionKind::StopSignal(signal) => {
+            run.stop_signal = stop_signal(&expand(signal)?)?;
+            Ok(format!("STOPSIGNAL {}", run.stop_signal))
+        }
+        InstructionKind::Shell(words) => {
+            run.shell = Some(words.clone());
+            Ok(format!("SHELL {}", json(words)))
+        }
+        InstructionKind::Healthcheck(check) => Ok(healthcheck(run, check)),
+        InstructionKind::Onbuild(onbuild) => {
+            run.on_build.push(onbuild.trigger.clone());
+            Ok(format!("ONBUILD {}", onbuild.trigger))
+        }
+        InstructionKind::Maintainer(name) => {
+            config.author = expand(name)?;
+            Ok(format!("MAINTAINER {}", config.author))
+        }
+        InstructionKind::Add(_)
+        | InstructionKind::Arg(_)
+        | InstructionKind::Copy(_)
+        | InstructionKind::Run(_)
+        | InstructionKind::Workdir(_) => Err(format!("{} is not a matter of configuration", kind.name())),
+    }
+}
+
+fn shell_of(scope: &Scope<'_>) -> Vec<String> {
+    shell(scope.config)
+}
+
+fn words(command: &Command, shell: &[String]) -> Vec<String> {
+    match command {
+        Command::Exec(words) => words.clone(),
+        Command::Shell(text) => shell.iter().cloned().chain([text.clone()]).collect(),
+    }
+}
+
+/// Words as Docker's history shows them.
+fn json(words: &[String]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    format!("[{}]", quoted.join(" "))
+}
+
+fn expand_pairs(
+    pairs: &[KeyValue],
+    expand: &dyn Fn(&String) -> Result<String, String>,
+) -> Result<Vec<(String, String)>, String> {
+    pairs.iter().map(|pair| Ok((expand(&pair.key)?, expand(&pair.value)?))).collect()
+}
+
+fn join_pairs(pairs: &[(String, String)]) -> String {
+    let texts: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    texts.join(" ")
+}
+
+fn expose(
+    run: &mut dhow_oci::ContainerConfig,
+    scope: &Scope<'_>,
+    ports: &[String],
+) -> Result<String, String> {
+    let mut named = Vec::new();
+    for port in ports {
+        for word in scope.expand_words(port).map_err(|error| error.to_string())? {
+            named.extend(port_names(&word)?);
+        }
+    }
+    named.sort();
+    run.exposed_ports.extend(named.iter().map(|port| (port.clone(), Empty {})));
+    Ok(format!("EXPOSE [{}]", named.join(" ")))
+}
+
+/// `80`, `80/udp`, `8000-8010`, and `ip:host:container`, of which only the last part counts.
+fn port_names(word: &str) -> Result<Vec<String>, String> {
+    let (ports, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
+    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
+        return Err(format!("invalid proto: {protocol}"));
+    }
+    let ports = ports.rsplit(':').next().unwrap_or(ports);
+    let number = |text: &str| text.parse::<u16>().map_err(|_| format!("invalid containerPort: {word}"));
+    let (first, last) = match ports.split_once('-') {
+        Some((first, last)) => (number(first)?, number(last)?),
+        None => (number(ports)?, number(ports)?),
+    };
+    if first > last || u32::from(last - first) >= PORTS_MAX {
+        return Err(format!("invalid range specified for port: {word}"));
+    }
+    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+fn stop_signal(text: &str) -> Result<String, String> {
+    let name = text.strip_prefix("SIG").unwrap_or(text);
+    let is_number = text.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number));
+    let is_name = !name.is_empty()
+        && name.bytes().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || b"+-".contains(&c))
+        && name.starts_with(|c: char| c.is_ascii_uppercase());
+    if is_number || is_name { Ok(text.to_owned()) } else { Err(format!("invalid signal: {text}")) }
+}
+
+fn healthcheck(run: &mut dhow_oci::ContainerConfig, check: &Healthcheck) -> String {
+    let Healthcheck::Test(HealthcheckTest {
+        command,
+        interval,
+        timeout,
+        start_period,
+        start_interval,
+        retries,
+    }) = check
+    else {
+        run.healthcheck = Some(HealthConfig { test: vec!["NONE".to_owned()], ..HealthConfig::default() });
+        return "HEALTHCHECK NONE".to_owned();
+    };
+    let nanoseconds =
+        |time: &Option<Duration>| time.map_or(0, |time| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX));
+    let test = match command {
+        Command::Shell(text) => vec!["CMD-SHELL".to_owned(), text.clone()],
+        Command::Exec(words) => ["CMD".to_owned()].into_iter().chain(words.iter().cloned()).collect(),
+    };
+    let text = format!("HEALTHCHECK {}", json(&test));
+    run.healthcheck = Some(HealthConfig {
+        test,
+        interval: nanoseconds(interval),
+        timeout: nanoseconds(timeout),
+        start_period: nanoseconds(start_period),
+        start_interval: nanoseconds(start_interval),
+        retries: retries.map_or(0, i64::from),
+    });
+    text
+}
+
+/// `path` seen from `base`, without dots and double slashes; always absolute.
+pub(crate) fn join_path(base: &str, path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    let base = if path.starts_with('/') { "" } else { base };
+    for part in base.split('/').chain(path.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_named_with_their_protocol() {
+        assert_eq!(port_names("80"), Ok(vec!["80/tcp".to_owned()]));
+        assert_eq!(port_names("53/UDP"), Ok(vec!["53/udp".to_owned()]));
+        assert_eq!(port_names("8000-8001").map(|ports| ports.len()), Ok(2));
+        assert_eq!(port_names("0.0.0.0:80:8080"), Ok(vec!["8080/tcp".to_owned()]));
+        for wrong in ["flask", "80/http", "9-8", "70000", ""] {
+            assert!(port_names(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn paths_are_joined_as_workdir_does() {
+        for (base, path, joined) in
+            [("/", "app", "/app"), ("/a", "../b/./c", "/b/c"), ("/a", "/x//y/", "/x/y"), ("", "..", "/")]
+        {
+            assert_eq!(join_path(base, path), joined);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+use std::io;
+use std::path::PathBuf;
+
+use dhow_dockerfile::{Diagnostic, Span, excerpt};
+
+use crate::copy::CopyError;
+use crate::select::SelectError;
+
+/// Why an image was not built. Nothing of it is visible in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The Dockerfile cannot be read.
+    #[error("cannot read the Dockerfile {}", path.display())]
+    Dockerfile {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The context cannot be read.
+    #[error("cannot read the build context {}", path.display())]
+    Context {
+        /// Its folder, or a file in it.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The ignore file is malformed.
+    #[error("{} is malformed", path.display())]
+    Ignore {
+        /// The file.
+        path: PathBuf,
+        /// Where and how.
+        source: dhow_dockerfile::IgnoreError,
+    },
+    /// The Dockerfile has mistakes, all of which are listed.
+    #[error("{name} has {} mistakes", diagnostics.len())]
+    Syntax {
+        /// Name of the Dockerfile.
+        name: String,
+        /// Its text.
+        text: String,
+        /// The mistakes.
+        diagnostics: Vec<Diagnostic>,
+    },
+    /// An instruction failed.
+    #[error("{}", failure.cause)]
+    Step {
+        /// What failed and where.
+        #[source]
+        failure: Box<StepFailure>,
+    },
+    /// The stage to build is not there.
+    #[error("target stage {name:?} could not be found")]
+    Target {
+        /// The stage wanted.
+        name: String,
+        /// The stages there are.
+        known: Vec<String>,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreFailure),
+}
+
+/// An instruction that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct StepFailure {
+    /// Name of the Dockerfile.
+    pub file: String,
+    /// Its text.
+    pub text: String,
+    /// Where the instruction stands.
+    pub span: Span,
+    /// What went wrong.
+    #[source]
+    pub cause: StepError,
+}
+
+/// What can go wrong in an instruction.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// It is written in a way that makes no sense with the values its variables have.
+    #[error("{0}")]
+    Invalid(String),
+    /// It asks for something dhow cannot do yet.
+    #[error("{0} is not supported yet")]
+    Unsupported(String),
+    /// The base image cannot be had.
+    #[error(transparent)]
+    Base(#[from] dhow_image::EnsureError),
+    /// A source of `COPY` or `ADD` was not found.
+    #[error("{instruction} failed: {source}")]
+    Select {
+        /// `COPY` or `ADD`.
+        instruction: &'static str,
+        /// Why.
+        source: SelectError,
+    },
+    /// Files were not copied.
+    #[error("{instruction} failed")]
+    Copy {
+        /// `COPY`, `ADD` or `WORKDIR`.
+        instruction: &'static str,
+        /// Why.
+        source: CopyError,
+    },
+    /// An archive was not unpacked.
+    #[error("ADD failed: cannot unpack {}", archive.display())]
+    Unpack {
+        /// The archive.
+        archive: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A program did not start.
+    #[error("cannot run `{command}`: {message}")]
+    Start {
+        /// The command line.
+        command: String,
+        /// Why.
+        message: String,
+    },
+    /// A program ended with a failure.
+    #[error("process {command:?} did not complete successfully: exit code: {exit_code}")]
+    Exit {
+        /// The command line.
+        command: String,
+        /// Its exit status, 128 and the signal if one ended it.
+        exit_code: i32,
+        /// Its last output.
+        output: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreFailure),
+}
+
+/// The store, its database or a snapshot could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}")]
+pub struct StoreFailure {
+    doing: String,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl StoreFailure {
+    /// Says what was being done when `source` happened.
+    pub(crate) fn new(
+        doing: impl Into<String>,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> StoreFailure {
+        StoreFailure { doing: doing.into(), source: Box::new(source) }
+    }
+}
+
+/// Makes `map_err(while_doing("reading x"))` out of a description.
+pub(crate) fn while_doing<E: std::error::Error + Send + Sync + 'static>(
+    doing: &str,
+) -> impl FnOnce(E) -> StoreFailure + '_ {
+    move |source| StoreFailure::new(doing, source)
+}
+
+impl BuildError {
+    /// The whole message for people: what, where, the lines in question and the output of a failed program.
+    pub fn report(&self) -> String {
+        match self {
+            BuildError::Syntax { name, text, diagnostics } => {
+                let mistakes: Vec<String> =
+                    diagnostics.iter().map(|found| found.render(name, text).trim_end().to_owned()).collect();
+                let joined = mistakes.join("\n");
+                joined.strip_prefix("Error: ").unwrap_or(&joined).to_owned()
+            }
+            BuildError::Step { failure } => failure.report(),
+            other => chain(other),
+        }
+    }
+
+    /// Something the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            BuildError::Target { known, .. } if !known.is_empty() => {
+                Some(format!("the stages are {}", known.join(", ")))
+            }
+            BuildError::Step { failure } => failure.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl StepFailure {
+    fn report(&self) -> String {
+        let place = excerpt(&self.file, &self.text, self.span);
+        let mut report = format!("{}\n{}", chain(&self.cause), place.trim_end());
+        if let StepError::Exit { output, .. } = &self.cause
+            && !output.is_empty()
+        {
+            report.push_str("\nIts last output:\n");
+            for line in output.lines() {
+                report.push_str("  | ");
+                report.push_str(line);
+                report.push('\n');
+            }
+        }
+        report.trim_end().to_owned()
+    }
+
+    fn hint(&self) -> Option<String> {
+        match &self.cause {
+            StepError::Select {
+                source: SelectError::NotFound { ignored_by: Some((line, pattern)), .. },
+                ..
+            } => Some(format!("line {line} of .dockerignore (`{pattern}`) leaves it out")),
+            StepError::Copy { source: CopyError::Changed { .. }, .. } => {
+                Some("run the build again when nothing writes to the build context".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An error and its causes on one line, without saying anything twice.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,85 @@
+use dhow_dockerfile::Diagnostic;
+use dhow_oci::{Digest, Reference};
+use dhow_solver::MissReason;
+
+/// What happens during a build, for whoever shows it. Steps run at the same time interleave.
+#[derive(Debug)]
+pub enum BuildEvent<'a> {
+    /// Something in the Dockerfile deserves a look, though it builds.
+    Warning {
+        /// Name of the Dockerfile.
+        file: &'a str,
+        /// Its text.
+        source: &'a str,
+        /// What is the matter.
+        diagnostic: &'a Diagnostic,
+    },
+    /// Base images are being looked up.
+    Resolving(&'a Reference),
+    /// A base image that is not here is being pulled.
+    Pulling(&'a Reference, &'a dhow_image::PullEvent),
+    /// All that will be done is known.
+    Planned(&'a [StepInfo]),
+    /// A step is being looked at.
+    Started(StepId),
+    /// A step need not run.
+    Cached(StepId),
+    /// A step runs, for this reason.
+    Running(StepId, &'a MissReason),
+    /// A step started a container with this name for its program.
+    Container(StepId, &'a str),
+    /// Output of the program a step runs.
+    Output(StepId, Stream, &'a [u8]),
+    /// A step is done.
+    Finished(StepId, &'a StepResult),
+    /// A step failed; the error follows as the result of the build.
+    Failed(StepId),
+}
+
+/// A step of a build: one instruction of one stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StepId(pub usize);
+
+/// Which output of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A step before it runs.
+#[derive(Clone, Debug)]
+pub struct StepInfo {
+    /// Its id; steps are listed in order of it.
+    pub id: StepId,
+    /// The stage, by its name or, if it has none, its number.
+    pub stage: String,
+    /// Place among the instructions of the stage, from 1; `FROM` is the first.
+    pub number: usize,
+    /// How many instructions the stage has.
+    pub count: usize,
+    /// The instruction with its variables expanded.
+    pub text: String,
+    /// Line in the Dockerfile, from 1.
+    pub line: usize,
+}
+
+/// A step after it ran or was found in the cache.
+#[derive(Clone, Debug)]
+pub struct StepResult {
+    /// ID of the image that ends with this step.
+    pub image: Digest,
+    /// Bytes of files in the layer it made; `None` if it makes none.
+    pub layer_bytes: Option<u64>,
+}
+
+/// A finished build.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The image ID.
+    pub image: Digest,
+    /// Whether an image with that ID was already here.
+    pub existed: bool,
+}

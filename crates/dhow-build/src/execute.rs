@@ -1,0 +1,362 @@
+//! Doing what the vertices say.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dhow_dockerfile::IgnoreRules;
+use dhow_image::Images;
+use dhow_oci::{DiffId, Digest, Digester, chain_ids};
+use dhow_snapshot::{MountSpec, SnapshotKey, SnapshotName, Snapshotter as _};
+use dhow_solver::{FactKind, Facts, Tree, Vertex, VertexId, Worker};
+use dhow_store::Lease;
+use dhow_sys::beneath::{Owner, Root, Time};
+use dhow_sys::overlay;
+
+use crate::cache::{Step, StepCache};
+use crate::context::Context;
+use crate::copy::{CopyOptions, Destination, make_dirs};
+use crate::error::{StepError, StoreFailure, while_doing};
+use crate::hash::{self, Counts, HashError};
+use crate::owner::find_owner;
+use crate::plan::{CopyFrom, CopyOp, EnvVar, Layer, Op, RunOp, WorkdirOp};
+use crate::run::RunSteps;
+use crate::select::{Selected, Source};
+use crate::unpack;
+
+/// A root file system: layers, lowest first.
+#[derive(Clone, Debug)]
+pub(crate) struct Rootfs {
+    pub layers: Vec<Layer>,
+    /// What dependents are keyed by: the layers' content, not their times.
+    pub content: Digest,
+    /// When the latest layer was made.
+    pub created: Option<String>,
+}
+
+impl Rootfs {
+    /// Layers of an image are known by their diff ids alone.
+    fn base(step: Step) -> Rootfs {
+        let diff_ids: Vec<DiffId> = step.layers.iter().map(|layer| layer.diff_id).collect();
+        let content = chain_ids(&diff_ids).last().map_or_else(|| Digest::sha256_of(b""), |id| id.digest());
+        Rootfs { layers: step.layers, content, created: step.created }
+    }
+
+    fn with(&self, step: Step) -> Rootfs {
+        let mut rootfs = self.clone();
+        for layer in step.layers {
+            let mut digester = Digester::sha256();
+            digester.update(rootfs.content.as_bytes());
+            digester.update(layer.content.as_bytes());
+            rootfs.content = digester.finish();
+            rootfs.layers.push(layer);
+        }
+        rootfs.created = step.created.or(rootfs.created);
+        rootfs
+    }
+
+    /// The snapshots, topmost first.
+    fn parents(&self) -> Result<Vec<SnapshotName>, StoreFailure> {
+        let parse =
+            |layer: &Layer| layer.snapshot.parse().map_err(while_doing("a layer is recorded wrongly"));
+        self.layers.iter().rev().map(parse).collect()
+    }
+}
+
+/// Does the work of one build.
+pub(crate) struct Executor<'a> {
+    pub images: &'a Images,
+    pub cache: &'a StepCache<'a>,
+    pub context: &'a Context,
+    pub runs: RunSteps<'a>,
+    pub lease: &'a Lease,
+    pub clock: fn() -> jiff::Timestamp,
+    /// Tells the active snapshots of this build from those of others.
+    pub name: String,
+    pub counter: AtomicUsize,
+    /// What each `COPY` found when its facts were asked for; its copy uses the same.
+    pub selections: Mutex<HashMap<VertexId, Vec<Selected>>>,
+    pub finished: &'a (dyn Fn(VertexId, &Rootfs) + Sync),
+}
+
+impl Worker for Executor<'_> {
+    type Op = Op;
+    type Step = Step;
+    type Output = Rootfs;
+    type Error = StepError;
+
+    fn facts(&self, id: VertexId, vertex: &Vertex<Op>, inputs: &[Rootfs]) -> Result<Facts, StepError> {
+        let mut facts = Facts::new();
+        match &vertex.op {
+            Op::Base { .. } => {}
+            Op::Run(run) => run_facts(run, &mut facts),
+            Op::Workdir(workdir) => {
+                facts.text(FactKind::Instruction, "", format!("WORKDIR {}", workdir.path));
+                facts.text(FactKind::Option, "user", workdir.user.as_str());
+            }
+            Op::Copy(copy) => self.copy_facts(id, copy, inputs, &mut facts)?,
+        }
+        let is_linked = matches!(&vertex.op, Op::Copy(CopyOp { link: true, .. }));
+        if let Some(below) = inputs.first().filter(|_| !is_linked) {
+            facts.content(FactKind::Input, "", below.content);
+        }
+        Ok(facts)
+    }
+
+    fn run(&self, id: VertexId, vertex: &Vertex<Op>, inputs: &[Rootfs]) -> Result<Step, StepError> {
+        match &vertex.op {
+            Op::Base { layers, created } => Ok(Step { layers: layers.clone(), created: created.clone() }),
+            Op::Run(run) => self.run_program(id, run, &inputs[0]),
+            Op::Workdir(workdir) => self.make_workdir(workdir, &inputs[0]),
+            Op::Copy(copy) => self.copy_files(id, copy, inputs),
+        }
+    }
+
+    fn join(&self, id: VertexId, vertex: &Vertex<Op>, inputs: &[Rootfs], step: Step) -> Rootfs {
+        let rootfs = match &vertex.op {
+            Op::Base { .. } => Rootfs::base(step),
+            _ => inputs[0].with(step),
+        };
+        (self.finished)(id, &rootfs);
+        rootfs
+    }
+}
+
+/// Names that say that a value is not for other people's eyes.
+const SECRET_WORDS: [&str; 7] = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "APIKEY", "API_KEY", "CREDENTIAL"];
+
+fn run_facts(run: &RunOp, facts: &mut Facts) {
+    facts.text(FactKind::Instruction, "", format!("RUN {}", run.args.join(" ")));
+    // The words, since joined they may read the same.
+    let words = Digest::sha256_of(run.args.join("\0").as_bytes());
+    facts.content(FactKind::Option, "arguments", words);
+    facts.text(FactKind::Option, "working directory", run.cwd.as_str());
+    facts.text(FactKind::Option, "user", run.user.as_str());
+    facts.text(FactKind::Option, "network", run.network.name());
+    for EnvVar { name, value, is_arg } in &run.env {
+        let kind = if *is_arg { FactKind::BuildArg } else { FactKind::Env };
+        let upper = name.to_ascii_uppercase();
+        if SECRET_WORDS.iter().any(|word| upper.contains(word)) {
+            facts.hidden(kind, name, value);
+        } else {
+            facts.text(kind, name, value);
+        }
+    }
+}
+
+/// The facts of a `COPY` that are not files.
+fn copy_option_facts(copy: &CopyOp, facts: &mut Facts) {
+    facts.text(FactKind::Instruction, "", format!("copy to {}", copy.dest));
+    facts.text(FactKind::Option, "--chown", copy.chown.as_deref().unwrap_or_default());
+    facts.text(
+        FactKind::Option,
+        "--chmod",
+        copy.chmod.as_ref().map(|chmod| format!("{chmod:?}")).unwrap_or_default(),
+    );
+    facts.text(FactKind::Option, "--link", if copy.link { "true" } else { "" });
+    facts.text(FactKind::Option, "unpack", if copy.unpack { "true" } else { "" });
+    for (name, content) in &copy.inline {
+        facts.content(FactKind::Option, format!("<<{name}"), Digest::sha256_of(content.as_bytes()));
+    }
+}
+
+impl Executor<'_> {
+    fn copy_facts(
+        &self,
+        id: VertexId,
+        copy: &CopyOp,
+        inputs: &[Rootfs],
+        facts: &mut Facts,
+    ) -> Result<(), StepError> {
+        copy_option_facts(copy, facts);
+        // A source that is a directory gives its contents, a file goes under its name: both are told by the
+        // names in the list.
+        let excluded = exclusions(copy)?;
+        let tree = match &copy.from {
+            CopyFrom::Context => {
+                let source = Source {
+                    root: &self.context.root,
+                    ignored: Some(&self.context.ignored),
+                    excluded: Some(&excluded),
+                };
+                self.select_and_hash(id, copy, &source, "build context")?
+            }
+            CopyFrom::Stage(name) => {
+                let root = self.view(&inputs[1])?;
+                let source = Source { root: &root, ignored: None, excluded: Some(&excluded) };
+                self.select_and_hash(id, copy, &source, name)?
+            }
+        };
+        facts.content(FactKind::Files, "files", self.cache.keep_tree(&tree)?);
+        Ok(())
+    }
+
+    fn select_and_hash(
+        &self,
+        id: VertexId,
+        copy: &CopyOp,
+        source: &Source<'_>,
+        place: &str,
+    ) -> Result<Tree, StepError> {
+        let instruction = copy.instruction();
+        let mut selection = Vec::new();
+        for pattern in &copy.sources {
+            let found = source.select(pattern, place);
+            selection.extend(found.map_err(|source| StepError::Select { instruction, source })?);
+        }
+        let counts = Counts {
+            owner: copy.from != CopyFrom::Context && copy.chown.is_none(),
+            chmod: copy.chmod.as_ref(),
+        };
+        let now_ns = i64::try_from((self.clock)().as_nanosecond()).unwrap_or(i64::MAX);
+        let tree = hash::tree(self.images.store(), source.root, &selection, &counts, now_ns);
+        let tree = tree.map_err(|error| match error {
+            HashError::Read { path, source } => {
+                StepError::Copy { instruction, source: crate::copy::CopyError::Read { path, source } }
+            }
+            HashError::Store(failure) => failure.into(),
+        })?;
+        self.selections.lock().expect("no thread panics while it holds the lock").insert(id, selection);
+        Ok(tree)
+    }
+
+    /// The files of a root file system, to look at.
+    fn view(&self, rootfs: &Rootfs) -> Result<Root, StoreFailure> {
+        let parents = rootfs.parents()?;
+        let spec = self.images.snapshots().view(&parents).map_err(while_doing("cannot look into a stage"))?;
+        mount(&spec)
+    }
+
+    /// An active snapshot on top of `below` that is frozen into a step when `work` has filled it.
+    fn step(
+        &self,
+        below: &[SnapshotName],
+        work: impl FnOnce(&SnapshotKey, &MountSpec) -> Result<(), StepError>,
+    ) -> Result<Step, StepError> {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let key: SnapshotKey =
+            format!("{}-{number}", self.name).parse().map_err(while_doing("cannot name a snapshot"))?;
+        let snapshots = self.images.snapshots();
+        let prepared = snapshots.prepare(&key, below).map_err(while_doing("cannot prepare a snapshot"))?;
+        let spec = snapshots.mount_spec(&key).map_err(while_doing("cannot mount a snapshot"))?;
+        if let Err(error) = work(&key, &spec) {
+            // What is left of a failed step is garbage; if it cannot be removed now, gc will.
+            let _ = snapshots.remove(&key);
+            return Err(error);
+        }
+        let frozen = self.images.freeze(&key, self.lease).map_err(while_doing("cannot freeze a step"))?;
+        drop(prepared);
+        let layer = frozen.map(|layer| Layer {
+            diff_id: layer.diff_id,
+            content: layer.content,
+            size_bytes: layer.size_bytes,
+            snapshot: dhow_image::snapshot_name(&layer.diff_id).to_string(),
+        });
+        let created = (self.clock)().round(jiff::Unit::Microsecond).unwrap_or_else(|_| (self.clock)());
+        Ok(Step { layers: layer.into_iter().collect(), created: Some(created.to_string()) })
+    }
+
+    fn run_program(&self, id: VertexId, run: &RunOp, below: &Rootfs) -> Result<Step, StepError> {
+        self.step(&below.parents()?, |key, spec| self.runs.run(id, run, key, spec))
+    }
+
+    fn make_workdir(&self, workdir: &WorkdirOp, below: &Rootfs) -> Result<Step, StepError> {
+        self.step(&below.parents()?, |_, spec| {
+            let root = mount(spec)?;
+            let owner = find_owner(&root, &workdir.user).map_err(StepError::Invalid)?;
+            let path = Path::new(&workdir.path);
+            let failed = |source| StepError::Copy { instruction: "WORKDIR", source };
+            let real =
+                crate::resolve::resolve(&root, path).map_err(while_doing("cannot look at the directory"))?;
+            make_dirs(&root, &real, Some(owner), made_at(below)).map_err(failed)
+        })
+    }
+
+    fn copy_files(&self, id: VertexId, copy: &CopyOp, inputs: &[Rootfs]) -> Result<Step, StepError> {
+        let selection = self.selections.lock().expect("no thread panics while it holds the lock").remove(&id);
+        let selection = selection.expect("facts are asked for before a step runs");
+        let below = if copy.link { Vec::new() } else { inputs[0].parents()? };
+        let stage = match &copy.from {
+            CopyFrom::Context => None,
+            CopyFrom::Stage(_) => Some(self.view(&inputs[1])?),
+        };
+        let from = stage.as_ref().unwrap_or(&self.context.root);
+        self.step(&below, |key, spec| {
+            let root = mount(spec)?;
+            let owner = match &copy.chown {
+                Some(text) => Some(find_owner(&root, text).map_err(StepError::Invalid)?),
+                None if copy.from == CopyFrom::Context => Some(Owner { uid: 0, gid: 0 }),
+                None => None,
+            };
+            let options = CopyOptions {
+                owner,
+                chmod: copy.chmod.clone(),
+                made_at: made_at(&inputs[0]),
+                merge_dirs: false,
+            };
+            let failed = |source| StepError::Copy { instruction: copy.instruction(), source };
+            let destination = Destination::find(&root, &copy.dest).map_err(failed)?;
+            for source in &selection {
+                if copy.unpack && !source.is_dir() && unpack::is_archive(from, source)? {
+                    self.unpack(key, from, source, &root, copy, &options)?;
+                } else {
+                    destination.copy(from, source, &options).map_err(failed)?;
+                }
+            }
+            for (name, content) in &copy.inline {
+                destination.write(name, content, &options).map_err(failed)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Unpacks an archive aside, then copies what came out of it.
+    fn unpack(
+        &self,
+        key: &SnapshotKey,
+        from: &Root,
+        archive: &Selected,
+        root: &Root,
+        copy: &CopyOp,
+        options: &CopyOptions,
+    ) -> Result<(), StepError> {
+        let snapshots = self.images.snapshots();
+        let aside: SnapshotKey =
+            format!("{key}-archive").parse().map_err(while_doing("cannot name a snapshot"))?;
+        let prepared = snapshots.prepare_layer(&aside).map_err(while_doing("cannot prepare a snapshot"))?;
+        let options = CopyOptions {
+            owner: copy.chown.as_ref().and(options.owner),
+            merge_dirs: true,
+            ..options.clone()
+        };
+        let result = unpack::unpack(from, archive, prepared.path(), root, &copy.dest, &options);
+        // A folder that cannot be removed now is removed by gc.
+        let _ = snapshots.remove(&aside);
+        result
+    }
+}
+
+/// The time that directories made on the way get: that of the image below, so that equal inputs give equal
+/// layers whenever they are built.
+fn made_at(below: &Rootfs) -> Time {
+    let created = below.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    Time { seconds: created.map_or(0, |time| time.as_second()), nanoseconds: 0 }
+}
+
+fn exclusions(copy: &CopyOp) -> Result<IgnoreRules, StepError> {
+    let patterns = copy.excludes.iter().map(String::as_str);
+    IgnoreRules::from_patterns(patterns).map_err(|error| StepError::Invalid(format!("--exclude: {error}")))
+}
+
+impl CopyOp {
+    pub(crate) fn instruction(&self) -> &'static str {
+        if self.unpack { "ADD" } else { "COPY" }
+    }
+}
+
+/// The tree that a mount shows. It is in no directory of the host and gone with the value.
+pub(crate) fn mount(spec: &MountSpec) -> Result<Root, StoreFailure> {
+    let mounted = spec.mount(overlay::Options::default()).map_err(while_doing("cannot mount a snapshot"))?;
+    Ok(Root::from_fd(mounted.into()))
+}

@@ -1,0 +1,181 @@
+//! What the files of a selection are, as a cache key sees them.
+//!
+//! A file's content is read once: its hash is remembered by device, inode, size and both times, so an
+//! unchanged tree costs one `stat` a file. A change that keeps size and modification time still moves the
+//! time of last status change, which nobody can set back.
+
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dhow_oci::{Digest, Digester};
+use dhow_solver::{Tree, TreeEntry};
+use dhow_store::{FileHash, FileStat, Store};
+use dhow_sys::beneath::Root;
+use rustix::fs::FileType;
+
+use crate::chmod::Chmod;
+use crate::error::{StoreFailure, while_doing};
+use crate::select::{Entry, Selected};
+
+const BUFFER_BYTES: usize = 256 * 1024;
+const READERS_MAX: usize = 8;
+
+/// What of a file's attributes counts.
+pub(crate) struct Counts<'a> {
+    /// Whether the owner comes along, as it does from another stage.
+    pub owner: bool,
+    /// A fixed mode makes the source's meaningless.
+    pub chmod: Option<&'a Chmod>,
+}
+
+/// Why files were not hashed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HashError {
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreFailure),
+}
+
+/// Lists the files of `selection` by the names they are copied under. `now_ns` is the time, in nanoseconds
+/// since 1970.
+pub(crate) fn tree(
+    store: &Store,
+    root: &Root,
+    selection: &[Selected],
+    counts: &Counts<'_>,
+    now_ns: i64,
+) -> Result<Tree, HashError> {
+    let entries: Vec<(&Selected, &Entry)> =
+        selection.iter().flat_map(|source| source.entries.iter().map(move |entry| (source, entry))).collect();
+    let files: Vec<&Entry> = entries
+        .iter()
+        .map(|(_, entry)| *entry)
+        .filter(|entry| entry.kind() == FileType::RegularFile)
+        .collect();
+    let mut hashes = content_of(store, root, &files, now_ns)?.into_iter();
+    let mut tree = Tree::new();
+    for (source, entry) in entries {
+        let content = match entry.kind() {
+            FileType::RegularFile => hashes.next().expect("one hash for every regular file"),
+            FileType::Symlink => {
+                let target = root.read_link(&entry.path).map_err(|source| read_error(entry, source))?;
+                Digest::sha256_of(target.as_os_str().as_encoded_bytes())
+            }
+            FileType::CharacterDevice | FileType::BlockDevice => {
+                Digest::sha256_of(&(entry.stat.st_rdev as u64).to_le_bytes())
+            }
+            _ => Digest::sha256_of(b""),
+        };
+        tree.insert(name(source, entry, counts), TreeEntry { mode: mode(entry, counts), content });
+    }
+    Ok(tree)
+}
+
+fn read_error(entry: &Entry, source: io::Error) -> HashError {
+    HashError::Read { path: entry.path.clone(), source }
+}
+
+/// The name a file is copied under. The contents of a directory go without its name.
+fn name(source: &Selected, entry: &Entry, counts: &Counts<'_>) -> String {
+    let path = if source.is_dir() { entry.relative.clone() } else { PathBuf::from(&source.name) };
+    let mut name = match path.to_str() {
+        Some(text) => text.to_owned(),
+        // Two names that look alike must not become one.
+        None => format!("{} {:x?}", path.to_string_lossy(), path.as_os_str().as_encoded_bytes()),
+    };
+    if counts.owner {
+        name.push_str(&format!(" {}:{}", entry.stat.st_uid, entry.stat.st_gid));
+    }
+    name
+}
+
+/// Type and permissions, the latter as they will be in the image.
+fn mode(entry: &Entry, counts: &Counts<'_>) -> u32 {
+    let kind = entry.stat.st_mode & !0o7777;
+    let mode = entry.stat.st_mode & 0o7777;
+    match (entry.kind(), counts.chmod) {
+        (FileType::Symlink, _) => kind | 0o777,
+        (FileType::Directory, Some(chmod)) => kind | chmod.apply(mode, true),
+        (_, Some(chmod)) => kind | chmod.apply(mode, false),
+        (_, None) => kind | mode,
+    }
+}
+
+/// The digest of the content of each file, remembered or computed.
+fn content_of(store: &Store, root: &Root, files: &[&Entry], now_ns: i64) -> Result<Vec<Digest>, HashError> {
+    let stats: Vec<FileStat> = files.iter().map(|entry| file_stat(entry)).collect();
+    let known =
+        store.file_hashes().find(&stats).map_err(while_doing("cannot look up the hashes of files"))?;
+    let mut digests: Vec<Option<Digest>> =
+        known.into_iter().map(|hash| hash.map(Digest::from_sha256)).collect();
+    let missing: Vec<usize> = (0..files.len()).filter(|index| digests[*index].is_none()).collect();
+    if missing.is_empty() {
+        return Ok(digests.into_iter().flatten().collect());
+    }
+    let computed = hash_all(root, files, &missing)?;
+    let mut learned = Vec::with_capacity(computed.len());
+    for (index, digest) in computed {
+        digests[index] = Some(digest);
+        let sha256 = digest.as_bytes().try_into().expect("a SHA-256 has 32 bytes");
+        learned.push(FileHash { stat: stats[index], sha256 });
+    }
+    store.file_hashes().put(&learned, now_ns).map_err(while_doing("cannot remember the hashes of files"))?;
+    Ok(digests.into_iter().flatten().collect())
+}
+
+fn file_stat(entry: &Entry) -> FileStat {
+    let nanoseconds =
+        |seconds: i64, rest: u64| seconds.saturating_mul(1_000_000_000).saturating_add(rest as i64);
+    FileStat {
+        dev: entry.stat.st_dev as u64,
+        ino: entry.stat.st_ino as u64,
+        size: entry.stat.st_size as u64,
+        mtime_ns: nanoseconds(entry.stat.st_mtime as i64, entry.stat.st_mtime_nsec as u64),
+        ctime_ns: nanoseconds(entry.stat.st_ctime as i64, entry.stat.st_ctime_nsec as u64),
+    }
+}
+
+/// Reads the files at `indices`, on every processor.
+fn hash_all(root: &Root, files: &[&Entry], indices: &[usize]) -> Result<Vec<(usize, Digest)>, HashError> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::with_capacity(indices.len()));
+    let failure = Mutex::new(None);
+    let work = || {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        while let Some(index) = indices.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match hash_file(root, files[*index], &mut buffer) {
+                Ok(digest) => results.lock().expect("no reader panics").push((*index, digest)),
+                Err(error) => {
+                    next.store(indices.len(), Ordering::Relaxed);
+                    failure.lock().expect("no reader panics").get_or_insert(error);
+                }
+            }
+        }
+    };
+    let readers =
+        std::thread::available_parallelism().map_or(1, |n| n.get()).min(READERS_MAX).min(indices.len());
+    std::thread::scope(|scope| {
+        for _ in 1..readers {
+            scope.spawn(work);
+        }
+        work();
+    });
+    match failure.into_inner().expect("no reader panics") {
+        Some(error) => Err(error),
+        None => Ok(results.into_inner().expect("no reader panics")),
+    }
+}
+
+fn hash_file(root: &Root, entry: &Entry, buffer: &mut [u8]) -> Result<Digest, HashError> {
+    let mut file = root.open_file(&entry.path).map_err(|source| read_error(entry, source))?;
+    let mut digester = Digester::sha256();
+    loop {
+        match file.read(buffer).map_err(|source| read_error(entry, source))? {
+            0 => return Ok(digester.finish()),
+            count => digester.update(&buffer[..count]),
+        }
+    }
+}

@@ -1,0 +1,606 @@
+//! From a Dockerfile to a graph: which stages the target needs, and what each instruction means there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dhow_dockerfile::{
+    AddInstruction, ArgInstruction, CopyInstruction, Dockerfile, Instruction, InstructionKind, NetworkMode,
+    RunInstruction, Script, Security, Span, Stage,
+};
+use dhow_oci::{History, ImageConfig, Platform, Reference};
+use dhow_solver::{CachePolicy, Graph, Site, Vertex, VertexId};
+
+use crate::chmod::Chmod;
+use crate::configure;
+use crate::error::{BuildError, StepError, StepFailure};
+use crate::event::{StepId, StepInfo};
+use crate::plan::{
+    BaseImage, CopyFrom, CopyOp, Layer, Op, Plan, PlannedHistory, PlannedStage, PlannedStep, RunOp, WorkdirOp,
+};
+use crate::request::{BuildRequest, StepNetwork};
+use crate::scope::{Arguments, Declared, Scope};
+
+/// What BuildKit writes into the history of images, and tools look for.
+const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A Dockerfile that was read and has no mistakes.
+pub(crate) struct Source<'a> {
+    /// Its name for people.
+    pub name: &'a str,
+    pub text: &'a str,
+    pub dockerfile: &'a Dockerfile,
+    /// Tells this Dockerfile from all others on this machine.
+    pub identity: &'a str,
+}
+
+/// What lowering needs from the world.
+pub(crate) trait World {
+    /// An image to build upon, pulled if it is not here.
+    fn base(&self, reference: &Reference, platform: &Platform) -> Result<BaseImage, StepError>;
+
+    /// Whether the build context has a file of this name.
+    fn context_has(&self, name: &str) -> bool;
+
+    /// Tells the user something about an instruction.
+    fn warn(&self, span: Span, message: String, hint: Option<String>);
+}
+
+/// Makes the plan of a build.
+pub(crate) fn lower(
+    source: &Source<'_>,
+    request: &BuildRequest,
+    world: &dyn World,
+) -> Result<Plan, BuildError> {
+    let host = Platform::host();
+    let target_platform = request.platform.clone().unwrap_or_else(|| host.clone());
+    let arguments = Arguments::new(request.build_args.clone(), &host, &target_platform);
+    let mut lowering = Lowering {
+        source,
+        request,
+        world,
+        arguments,
+        globals: BTreeMap::new(),
+        platform: target_platform,
+        graph: Graph::new(),
+        steps: Vec::new(),
+        stages: Vec::new(),
+        images: BTreeMap::new(),
+        declared_names: BTreeSet::new(),
+    };
+    lowering.globals()?;
+    let target = lowering.target()?;
+    let needed = lowering.needed(target);
+    for index in 0..=target {
+        let stage = if needed.contains(&index) { Some(lowering.stage(index)?) } else { None };
+        lowering.stages.push(stage);
+    }
+    let unused = lowering.arguments.unused(&|name| lowering.declared_names.contains(name));
+    if !unused.is_empty() {
+        let message = format!("One or more build-args [{}] were not consumed", unused.join(" "));
+        world.warn(source.dockerfile.stages[target].span, message, None);
+    }
+    let mut stages: Vec<Option<PlannedStage>> =
+        lowering.stages.into_iter().map(|end| end.map(|end| end.planned)).collect();
+    if let Some(end) = &mut stages[target] {
+        end.config.config.labels.extend(request.labels.clone());
+    }
+    Ok(Plan { graph: lowering.graph, steps: lowering.steps, stages, target })
+}
+
+struct Lowering<'a> {
+    source: &'a Source<'a>,
+    request: &'a BuildRequest,
+    world: &'a dyn World,
+    arguments: Arguments,
+    globals: BTreeMap<String, String>,
+    platform: Platform,
+    graph: Graph<Op>,
+    steps: Vec<PlannedStep>,
+    stages: Vec<Option<StageEnd>>,
+    /// Images that `COPY --from` names, by reference.
+    images: BTreeMap<String, VertexId>,
+    declared_names: BTreeSet<String>,
+}
+
+#[derive(Clone)]
+struct StageEnd {
+    planned: PlannedStage,
+    declared: Declared,
+}
+
+/// A stage while its instructions are being gone through.
+struct Current {
+    index: usize,
+    /// How many instructions it has, `FROM` and triggers included.
+    count: usize,
+    done: usize,
+    end: StageEnd,
+    /// Whether `CMD` was set in this very stage.
+    has_cmd: bool,
+}
+
+impl Lowering<'_> {
+    fn fail(&self, span: Span, cause: StepError) -> BuildError {
+        let failure =
+            StepFailure { file: self.source.name.to_owned(), text: self.source.text.to_owned(), span, cause };
+        BuildError::Step { failure: Box::new(failure) }
+    }
+
+    fn escape(&self) -> char {
+        self.source.dockerfile.directives.escape
+    }
+
+    /// The `ARG`s before the first `FROM`.
+    fn globals(&mut self) -> Result<(), BuildError> {
+        for instruction in &self.source.dockerfile.global_args {
+            for arg in &instruction.kind.args {
+                self.declared_names.insert(arg.name.clone());
+                let default = match &arg.default {
+                    Some(default) => Some(self.expand_global(default, instruction.span)?),
+                    None => None,
+                };
+                let value = self.arguments.global(&arg.name).cloned().or(default);
+                if let Some(value) = value {
+                    self.globals.insert(arg.name.clone(), value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn expand_global(&self, word: &str, span: Span) -> Result<String, BuildError> {
+        let lookup = |name: &str| self.globals.get(name).or_else(|| self.arguments.global(name)).cloned();
+        let expanded = dhow_dockerfile::expand(word, self.escape(), lookup);
+        Ok(expanded.map_err(|error| self.fail(span, StepError::Invalid(error.to_string())))?.text)
+    }
+
+    /// The stage to build.
+    fn target(&self) -> Result<usize, BuildError> {
+        let stages = &self.source.dockerfile.stages;
+        let Some(name) = &self.request.target else { return Ok(stages.len() - 1) };
+        let by_number = || name.parse().ok().filter(|index| *index < stages.len());
+        self.source.dockerfile.stage_index(name).or_else(by_number).ok_or_else(|| BuildError::Target {
+            name: name.clone(),
+            known: stages.iter().filter_map(|stage| stage.name.clone()).collect(),
+        })
+    }
+
+    /// `target` and every stage it builds on or copies from.
+    fn needed(&self, target: usize) -> BTreeSet<usize> {
+        let mut needed = BTreeSet::new();
+        let mut open = vec![target];
+        while let Some(index) = open.pop() {
+            if !needed.insert(index) {
+                continue;
+            }
+            let stage = &self.source.dockerfile.stages[index];
+            let base = self.expand_global(&stage.base, stage.span).unwrap_or_default();
+            open.extend(self.earlier_stage(&base, index));
+            for instruction in &stage.instructions {
+                if let InstructionKind::Copy(CopyInstruction { from: Some(from), .. }) = &instruction.kind {
+                    open.extend(self.stage_for_copy(from, index));
+                }
+            }
+        }
+        needed
+    }
+
+    /// The last stage before `index` that has this name.
+    fn earlier_stage(&self, name: &str, index: usize) -> Option<usize> {
+        let stages = &self.source.dockerfile.stages[..index];
+        stages
+            .iter()
+            .rposition(|stage| stage.name.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(name)))
+    }
+
+    fn stage_for_copy(&self, from: &str, index: usize) -> Option<usize> {
+        let by_number = || from.parse().ok().filter(|number| *number < index);
+        self.earlier_stage(from, index).or_else(by_number)
+    }
+
+    fn stage(&mut self, index: usize) -> Result<StageEnd, BuildError> {
+        let stage = &self.source.dockerfile.stages[index];
+        let base = self.expand_global(&stage.base, stage.span)?;
+        let (end, triggers) = self.from(index, stage, &base)?;
+        let count = 1 + triggers.len() + stage.instructions.len();
+        let mut current = Current { index, count, done: 0, end, has_cmd: false };
+        let text = format!("FROM {base}");
+        let vertex = Some(current.end.planned.vertex);
+        self.step(&mut current, stage.span, text, vertex, None);
+        for (text, kind) in triggers {
+            self.instruction(&mut current, stage.span, &kind, &text)?;
+        }
+        for instruction in &stage.instructions {
+            self.instruction(&mut current, instruction.span, &instruction.kind, &instruction.original)?;
+        }
+        Ok(current.end)
+    }
+
+    /// Where a stage starts, and the instructions its base image triggers.
+    fn from(
+        &mut self,
+        index: usize,
+        stage: &Stage,
+        base: &str,
+    ) -> Result<(StageEnd, Vec<(String, InstructionKind)>), BuildError> {
+        if let Some(earlier) = self.earlier_stage(base, index) {
+            let mut end = self.stages[earlier].clone().expect("a needed stage needs the stage it builds on");
+            let triggers = std::mem::take(&mut end.planned.config.config.on_build);
+            return Ok((end, self.triggers(stage.span, &triggers)?));
+        }
+        let platform = match &stage.platform {
+            None => self.platform.clone(),
+            Some(text) => {
+                let text = self.expand_global(text, stage.span)?;
+                let parsed: Result<Platform, _> = text.parse();
+                parsed.map_err(|error| self.fail(stage.span, StepError::Invalid(error.to_string())))?
+            }
+        };
+        let image = if base == "scratch" {
+            BaseImage { config: ImageConfig::scratch(&platform), layers: Vec::new() }
+        } else {
+            let reference = self.reference(base, stage.span)?;
+            self.world.base(&reference, &platform).map_err(|error| self.fail(stage.span, error))?
+        };
+        let history = image.config.history.iter().map(|entry| PlannedHistory {
+            entry: entry.clone(),
+            vertex: None,
+            is_config: false,
+        });
+        let history = history.collect();
+        let mut config = image.config;
+        let vertex = self.base_vertex(base, image.layers, config.created.clone());
+        let triggers = std::mem::take(&mut config.config.on_build);
+        if config.config.env_value("PATH").is_none() {
+            config.config.set_env("PATH", DEFAULT_PATH);
+        }
+        if config.config.working_dir.is_empty() {
+            config.config.working_dir = "/".to_owned();
+        }
+        // An image that is built on another is nobody else's work.
+        config.other.remove("id");
+        config.other.remove("parent");
+        config.other.remove("container");
+        config.other.remove("container_config");
+        let planned = PlannedStage { base: vertex, vertex, config, history };
+        let triggers = self.triggers(stage.span, &triggers)?;
+        Ok((StageEnd { planned, declared: Declared::default() }, triggers))
+    }
+
+    fn reference(&self, text: &str, span: Span) -> Result<Reference, BuildError> {
+        if text.is_empty() {
+            let message = "base name should not be blank: a variable in it has no value".to_owned();
+            return Err(self.fail(span, StepError::Invalid(message)));
+        }
+        let parsed: Result<Reference, _> = text.parse();
+        let message = |error| StepError::Invalid(format!("failed to parse image name {text:?}: {error}"));
+        Ok(parsed.map_err(|error| self.fail(span, message(error)))?.or_latest())
+    }
+
+    fn base_vertex(&mut self, name: &str, layers: Vec<Layer>, created: Option<String>) -> VertexId {
+        let site = Site { position: format!("image {name}"), instruction: format!("FROM {name}") };
+        let op = Op::Base { layers, created };
+        self.graph.add(Vertex { op, inputs: Vec::new(), site, cache: CachePolicy::Bypass })
+    }
+
+    fn triggers(
+        &self,
+        span: Span,
+        triggers: &[String],
+    ) -> Result<Vec<(String, InstructionKind)>, BuildError> {
+        let mut instructions = Vec::new();
+        for trigger in triggers {
+            let (parsed, diagnostics) = Instruction::parse(trigger);
+            if let Some(mistake) = diagnostics.iter().find(|found| found.is_error()) {
+                let message = format!("ONBUILD trigger `{trigger}` of the base image: {}", mistake.message);
+                return Err(self.fail(span, StepError::Invalid(message)));
+            }
+            instructions.extend(parsed.map(|instruction| (instruction.original, instruction.kind)));
+        }
+        Ok(instructions)
+    }
+
+    /// Adds a step to the plan and to the stage.
+    fn step(
+        &mut self,
+        current: &mut Current,
+        span: Span,
+        text: String,
+        vertex: Option<VertexId>,
+        history: Option<History>,
+    ) {
+        current.done += 1;
+        let stage = &self.source.dockerfile.stages[current.index];
+        let info = StepInfo {
+            id: StepId(self.steps.len()),
+            stage: stage.name.clone().unwrap_or_else(|| format!("stage-{}", current.index)),
+            number: current.done,
+            count: current.count,
+            text,
+            line: span.start_line,
+        };
+        if let Some(entry) = &history {
+            let is_config = vertex.is_none();
+            let vertex = Some(vertex.unwrap_or(current.end.planned.vertex));
+            current.end.planned.history.push(PlannedHistory { entry: entry.clone(), vertex, is_config });
+        }
+        let config = current.end.planned.config.clone();
+        let history_count = current.end.planned.history.len();
+        self.steps.push(PlannedStep { info, span, vertex, stage: current.index, config, history_count });
+    }
+
+    fn instruction(
+        &mut self,
+        current: &mut Current,
+        span: Span,
+        kind: &InstructionKind,
+        original: &str,
+    ) -> Result<(), BuildError> {
+        match kind {
+            InstructionKind::Arg(arg) => self.arg(current, span, arg),
+            InstructionKind::Run(run) => self.run(current, span, run, original),
+            InstructionKind::Copy(copy) => self.copy(current, span, copy),
+            InstructionKind::Add(add) => self.add(current, span, add),
+            InstructionKind::Workdir(path) => self.workdir(current, span, path),
+            other => self.configure(current, span, other),
+        }
+    }
+
+    fn scope<'s>(&self, current: &'s Current) -> Scope<'s> {
+        Scope {
+            config: &current.end.planned.config,
+            declared: &current.end.declared,
+            escape: self.source.dockerfile.directives.escape,
+        }
+    }
+
+    fn expand(&self, current: &Current, span: Span, word: &str) -> Result<String, BuildError> {
+        let expanded = self.scope(current).expand(word);
+        expanded.map_err(|error| self.fail(span, StepError::Invalid(error.to_string())))
+    }
+
+    fn arg(&mut self, current: &mut Current, span: Span, arg: &ArgInstruction) -> Result<(), BuildError> {
+        let mut texts = Vec::new();
+        for arg in &arg.args {
+            self.declared_names.insert(arg.name.clone());
+            let default = match &arg.default {
+                Some(default) => Some(self.expand(current, span, default)?),
+                None => None,
+            };
+            texts.push(match &default {
+                Some(default) => format!("{}={default}", arg.name),
+                None => arg.name.clone(),
+            });
+            current.end.declared.declare(&arg.name, default, &self.arguments, &self.globals);
+        }
+        let text = format!("ARG {}", texts.join(" "));
+        self.step(current, span, text.clone(), None, Some(config_history(text)));
+        Ok(())
+    }
+
+    /// Everything that changes nothing but the configuration.
+    fn configure(
+        &mut self,
+        current: &mut Current,
+        span: Span,
+        kind: &InstructionKind,
+    ) -> Result<(), BuildError> {
+        let escape = self.escape();
+        let StageEnd { planned, declared } = &mut current.end;
+        let before = planned.config.clone();
+        let scope = Scope { config: &before, declared, escape };
+        let applied = configure::apply(&mut planned.config, &scope, kind, &mut current.has_cmd);
+        let text = applied.map_err(|message| self.fail(span, StepError::Invalid(message)))?;
+        self.step(current, span, text.clone(), None, Some(config_history(text)));
+        Ok(())
+    }
+
+    fn vertex(&mut self, current: &mut Current, op: Op, inputs: Vec<VertexId>, text: &str) -> VertexId {
+        let site = Site {
+            position: format!("{} stage {} step {}", self.source.identity, current.index, current.done),
+            instruction: text.to_owned(),
+        };
+        let cache = if self.request.no_cache { CachePolicy::Refresh } else { CachePolicy::Use };
+        let vertex = self.graph.add(Vertex { op, inputs, site, cache });
+        current.end.planned.vertex = vertex;
+        vertex
+    }
+
+    fn run(
+        &mut self,
+        current: &mut Current,
+        span: Span,
+        run: &RunInstruction,
+        original: &str,
+    ) -> Result<(), BuildError> {
+        self.refuse(span, !run.mounts.is_empty(), "RUN --mount")?;
+        self.refuse(span, !run.devices.is_empty(), "RUN --device")?;
+        self.refuse(span, run.security == Security::Insecure, "RUN --security=insecure")?;
+        let scope = self.scope(current);
+        let shell = configure::shell(scope.config);
+        let args = match run.script() {
+            Script::Exec(words) => words,
+            Script::Shell(text) => shell.into_iter().chain([text]).collect(),
+            Script::File { .. } => return self.refuse(span, true, "a heredoc that starts with #!"),
+        };
+        let env = scope.environment();
+        let visible: Vec<String> = current
+            .end
+            .declared
+            .visible(scope.config)
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let config = &scope.config.config;
+        let op = RunOp {
+            args: args.clone(),
+            env,
+            proxies: self.arguments.proxies(),
+            cwd: config.working_dir.clone(),
+            user: config.user.clone(),
+            network: match run.network {
+                NetworkMode::Default => self.request.network,
+                NetworkMode::None => StepNetwork::None,
+                NetworkMode::Host => StepNetwork::Host,
+            },
+        };
+        let count = if visible.is_empty() {
+            String::new()
+        } else {
+            format!("|{} {} ", visible.len(), visible.join(" "))
+        };
+        let created_by = format!("RUN {count}{} # buildkit", args.join(" "));
+        let inputs = vec![current.end.planned.vertex];
+        let vertex = self.vertex(current, Op::Run(op), inputs, original);
+        self.step(current, span, original.to_owned(), Some(vertex), Some(layer_history(created_by)));
+        Ok(())
+    }
+
+    fn workdir(&mut self, current: &mut Current, span: Span, path: &str) -> Result<(), BuildError> {
+        let path = self.expand(current, span, path)?;
+        let config = &mut current.end.planned.config.config;
+        config.working_dir = configure::join_path(&config.working_dir, &path);
+        let text = format!("WORKDIR {path}");
+        if config.working_dir == "/" {
+            self.step(current, span, text.clone(), None, Some(config_history(text)));
+            return Ok(());
+        }
+        let op = WorkdirOp { path: config.working_dir.clone(), user: config.user.clone() };
+        let inputs = vec![current.end.planned.vertex];
+        let vertex = self.vertex(current, Op::Workdir(op), inputs, &text);
+        self.step(current, span, text.clone(), Some(vertex), Some(layer_history(text)));
+        Ok(())
+    }
+
+    fn copy(&mut self, current: &mut Current, span: Span, copy: &CopyInstruction) -> Result<(), BuildError> {
+        self.refuse(span, copy.parents, "COPY --parents")?;
+        let (from, input) = match &copy.from {
+            None => (CopyFrom::Context, None),
+            Some(name) => {
+                let vertex = self.copy_source(current.index, span, name)?;
+                (CopyFrom::Stage(name.clone()), Some(vertex))
+            }
+        };
+        let flag = copy.from.as_ref().map(|name| format!("--from={name} ")).unwrap_or_default();
+        self.files(current, span, "COPY", &flag, &copy.files, from, input, false)
+    }
+
+    fn add(&mut self, current: &mut Current, span: Span, add: &AddInstruction) -> Result<(), BuildError> {
+        self.refuse(span, add.checksum.is_some(), "ADD --checksum")?;
+        self.refuse(span, add.keep_git_dir.is_some(), "ADD --keep-git-dir")?;
+        for source in &add.files.sources {
+            let source = self.expand(current, span, source)?;
+            let is_remote =
+                ["http://", "https://", "git@", "git://", "ssh://"].iter().any(|p| source.starts_with(p));
+            self.refuse(span, is_remote, &format!("ADD of the remote source {source}"))?;
+        }
+        let unpack = add.unpack.unwrap_or(true);
+        self.files(current, span, "ADD", "", &add.files, CopyFrom::Context, None, unpack)
+    }
+
+    fn refuse(&self, span: Span, is_used: bool, what: &str) -> Result<(), BuildError> {
+        if is_used { Err(self.fail(span, StepError::Unsupported(what.to_owned()))) } else { Ok(()) }
+    }
+
+    fn copy_source(&mut self, index: usize, span: Span, name: &str) -> Result<VertexId, BuildError> {
+        if let Some(earlier) = self.stage_for_copy(name, index) {
+            let end = self.stages[earlier].as_ref().expect("a needed stage needs the stages it copies from");
+            return Ok(end.planned.vertex);
+        }
+        if let Some(vertex) = self.images.get(name) {
+            return Ok(*vertex);
+        }
+        if name.parse::<usize>().is_ok() || name.eq_ignore_ascii_case(self.own_name(index)) {
+            let message = format!("invalid from flag value {name}: there is no such stage before this one");
+            return Err(self.fail(span, StepError::Invalid(message)));
+        }
+        let reference = self.reference(name, span)?;
+        let image = self.world.base(&reference, &self.platform).map_err(|error| self.fail(span, error))?;
+        let vertex = self.base_vertex(name, image.layers, image.config.created);
+        self.images.insert(name.to_owned(), vertex);
+        Ok(vertex)
+    }
+
+    fn own_name(&self, index: usize) -> &str {
+        self.source.dockerfile.stages[index].name.as_deref().unwrap_or_default()
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the two instructions differ in exactly these")]
+    fn files(
+        &mut self,
+        current: &mut Current,
+        span: Span,
+        name: &'static str,
+        flag: &str,
+        files: &dhow_dockerfile::FileCopy,
+        from: CopyFrom,
+        input: Option<VertexId>,
+        unpack: bool,
+    ) -> Result<(), BuildError> {
+        let (mut sources, mut dest) = (&files.sources, &files.dest);
+        if let Some(comment) = &files.trailing_comment
+            && from == CopyFrom::Context
+            && !self.world.context_has("#")
+        {
+            self.world.warn(span, comment.warning(), Some(format!("write `{}`", comment.fixed_line)));
+            (sources, dest) = (&comment.sources, &comment.dest);
+        }
+        let scope = self.scope(current);
+        let expand =
+            |word: &String| scope.expand(word).map_err(|error| StepError::Invalid(error.to_string()));
+        let inline = files.heredocs.iter().map(|doc| {
+            let body = doc.body();
+            let body = if doc.expand { scope.expand_heredoc(&body) } else { Ok(body) };
+            body.map(|body| (doc.name.clone(), body)).map_err(|error| StepError::Invalid(error.to_string()))
+        });
+        let made = (|| {
+            let dest = expand(dest)?;
+            let chmod = files.chmod.as_ref().map(&expand).transpose()?;
+            Ok(CopyOp {
+                from,
+                sources: sources.iter().map(&expand).collect::<Result<_, StepError>>()?,
+                inline: inline.collect::<Result<_, StepError>>()?,
+                dest: destination(&scope.config.config.working_dir, &dest),
+                chown: files.chown.as_ref().map(&expand).transpose()?,
+                chmod: chmod.map(|text| Chmod::parse(&text).map_err(StepError::Invalid)).transpose()?,
+                excludes: files.excludes.iter().map(&expand).collect::<Result<_, StepError>>()?,
+                unpack,
+                link: files.link && files.chmod.is_none(),
+            })
+        })();
+        let op = made.map_err(|cause| self.fail(span, cause))?;
+        let count = op.sources.len() + op.inline.len();
+        if count > 1 && !op.dest.ends_with('/') {
+            let message = format!(
+                "When using {name} with more than one source file, the destination must be a directory and end with a /"
+            );
+            return Err(self.fail(span, StepError::Invalid(message)));
+        }
+        let shown: Vec<&str> = op
+            .sources
+            .iter()
+            .map(String::as_str)
+            .chain(op.inline.iter().map(|(name, _)| name.as_str()))
+            .collect();
+        let text = format!("{name} {flag}{} {dest}", shown.join(" "));
+        let created_by = format!("{name} {} {dest} # buildkit", shown.join(" "));
+        let inputs = [current.end.planned.vertex].into_iter().chain(input).collect();
+        let vertex = self.vertex(current, Op::Copy(op), inputs, &text);
+        self.step(current, span, text, Some(vertex), Some(layer_history(created_by)));
+        Ok(())
+    }
+}
+
+/// An absolute destination that still ends in a slash if it was written so.
+fn destination(working_dir: &str, dest: &str) -> String {
+    let path = configure::join_path(working_dir, dest);
+    let is_dir = dest.ends_with('/') || dest == "." || dest.ends_with("/.") || dest.ends_with("..");
+    if is_dir && path != "/" { format!("{path}/") } else { path }
+}
+
+fn layer_history(created_by: String) -> History {
+    History { created_by, comment: HISTORY_COMMENT.to_owned(), ..History::default() }
+}
+
+fn config_history(created_by: String) -> History {
+    History { empty_layer: true, ..layer_history(created_by) }
+}

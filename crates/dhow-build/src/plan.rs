@@ -1,0 +1,149 @@
+//! What a build will do: the graph, and what each instruction adds to the image.
+
+use dhow_dockerfile::Span;
+use dhow_oci::{DiffId, Digest, History, ImageConfig};
+use dhow_solver::{Graph, VertexId};
+use serde::{Deserialize, Serialize};
+
+use crate::chmod::Chmod;
+use crate::event::StepInfo;
+use crate::request::StepNetwork;
+
+/// A layer that is unpacked in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Layer {
+    /// Its digest.
+    pub diff_id: DiffId,
+    /// Its digest without the times of its files: what dependents are keyed by.
+    pub content: Digest,
+    /// Bytes of its files.
+    pub size_bytes: u64,
+    /// The snapshot that holds it.
+    pub snapshot: String,
+}
+
+/// An image to build upon.
+#[derive(Clone, Debug)]
+pub(crate) struct BaseImage {
+    pub config: ImageConfig,
+    pub layers: Vec<Layer>,
+}
+
+/// What a vertex does.
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    /// Starts from an image, or from nothing.
+    Base { layers: Vec<Layer>, created: Option<String> },
+    /// Runs a program.
+    Run(RunOp),
+    /// Copies files.
+    Copy(CopyOp),
+    /// Makes a directory.
+    Workdir(WorkdirOp),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct RunOp {
+    pub args: Vec<String>,
+    /// Environment of the image, then declared build arguments.
+    pub env: Vec<EnvVar>,
+    /// Proxy settings: the program sees them, the cache does not.
+    pub proxies: Vec<String>,
+    pub cwd: String,
+    pub user: String,
+    pub network: StepNetwork,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct EnvVar {
+    pub name: String,
+    pub value: String,
+    /// Whether it came from an `ARG`, which may be a secret.
+    pub is_arg: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct CopyOp {
+    pub from: CopyFrom,
+    /// As written, variables expanded.
+    pub sources: Vec<String>,
+    /// Files given in the Dockerfile: name and content.
+    pub inline: Vec<(String, String)>,
+    /// Absolute; ends in a slash if it must be a directory.
+    pub dest: String,
+    pub chown: Option<String>,
+    pub chmod: Option<Chmod>,
+    pub excludes: Vec<String>,
+    /// Whether local archives are unpacked.
+    pub unpack: bool,
+    /// Whether the files go into a layer that does not depend on those below.
+    pub link: bool,
+}
+
+/// Where a `COPY` reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CopyFrom {
+    /// The build context.
+    Context,
+    /// The last input of the vertex; the text names it for people.
+    Stage(String),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct WorkdirOp {
+    pub path: String,
+    pub user: String,
+}
+
+/// One instruction of a stage.
+#[derive(Clone, Debug)]
+pub(crate) struct PlannedStep {
+    pub info: StepInfo,
+    pub span: Span,
+    /// The vertex that does its work; those without only change the configuration.
+    pub vertex: Option<VertexId>,
+    /// The stage it belongs to.
+    pub stage: usize,
+    /// The configuration after it, without history and layers.
+    pub config: ImageConfig,
+    /// How many entries the history of its stage has after it.
+    pub history_count: usize,
+}
+
+/// A stage that will be built.
+#[derive(Clone, Debug)]
+pub(crate) struct PlannedStage {
+    /// The vertex of the image it starts from.
+    pub base: VertexId,
+    /// The vertex of its final file system.
+    pub vertex: VertexId,
+    /// Configuration at its end.
+    pub config: ImageConfig,
+    /// History at its end: entries of the base as they are, its own with the vertex they belong to.
+    pub history: Vec<PlannedHistory>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct PlannedHistory {
+    pub entry: History,
+    /// The vertex that decides about its layer and time; `None` for entries of the base image.
+    pub vertex: Option<VertexId>,
+    /// Whether it is of an instruction that never makes a layer.
+    pub is_config: bool,
+}
+
+/// All that a build will do.
+pub(crate) struct Plan {
+    pub graph: Graph<Op>,
+    pub steps: Vec<PlannedStep>,
+    /// By number; those that are not needed are not there.
+    pub stages: Vec<Option<PlannedStage>>,
+    /// The number of the stage to build.
+    pub target: usize,
+}
+
+impl Plan {
+    pub(crate) fn target(&self) -> &PlannedStage {
+        self.stages[self.target].as_ref().expect("the target is needed")
+    }
+}

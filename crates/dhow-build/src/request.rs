@@ -1,0 +1,66 @@
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use dhow_oci::{Platform, Reference};
+
+/// What to build, and how.
+#[derive(Clone, Debug)]
+pub struct BuildRequest {
+    /// The folder that `COPY` and `ADD` read from.
+    pub context: PathBuf,
+    /// Where the instructions are.
+    pub dockerfile: DockerfileSource,
+    /// Names the image gets.
+    pub names: Vec<Reference>,
+    /// Values for `ARG`.
+    pub build_args: BTreeMap<String, String>,
+    /// The stage to build; `None` is the last.
+    pub target: Option<String>,
+    /// Labels to add to the image.
+    pub labels: BTreeMap<String, String>,
+    /// What the image shall run on; `None` is this machine.
+    pub platform: Option<Platform>,
+    /// Run every step even if its result is known.
+    pub no_cache: bool,
+    /// Ask the registry for newer base images even if they are here.
+    pub pull: bool,
+    /// Network of `RUN` steps.
+    pub network: StepNetwork,
+    /// Steps that may run at the same time.
+    pub jobs: NonZeroUsize,
+}
+
+/// Where the instructions of a build are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DockerfileSource {
+    /// `Dockerfile` in the context, or `dockerfile` if that is not there.
+    Default,
+    /// This file.
+    File(PathBuf),
+    /// These instructions (`-f -`).
+    Text(String),
+}
+
+/// Network of a `RUN` step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StepNetwork {
+    /// The bridge that containers use.
+    #[default]
+    Default,
+    /// The host's.
+    Host,
+    /// Loopback only.
+    None,
+}
+
+impl StepNetwork {
+    /// The word for it in a Dockerfile and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            StepNetwork::Default => "default",
+            StepNetwork::Host => "host",
+            StepNetwork::None => "none",
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Building images.
+
+use dhow_container::NetworkRequest;
+use dhow_dockerfile::Diagnostic;
+use dhow_net::DnsConfig;
+
+pub use dhow_build::{
+    BuildError, BuildEvent, BuildRequest, Built, DockerfileSource, StepId, StepInfo, StepNetwork, StepResult, Stream,
+};
+pub use dhow_solver::MissReason;
+
+use crate::Engine;
+
+impl Engine {
+    /// Builds an image and tells `observer` what happens, from several threads.
+    pub fn build(
+        &self,
+        request: &BuildRequest,
+        observer: &(dyn Fn(BuildEvent<'_>) + Sync),
+    ) -> Result<Built, BuildError> {
+        let run = &self.settings.run;
+        let network = |id: &str, network: StepNetwork, dns: DnsConfig| match network {
+            StepNetwork::Default => Some(NetworkRequest::plain(run, id, dns).to_value()),
+            StepNetwork::None => Some(NetworkRequest::Loopback.to_value()),
+            StepNetwork::Host => None,
+        };
+        let builder = dhow_build::Builder {
+            images: &self.images,
+            registry: &|| self.registry(),
+            run_dir: run,
+            network: &network,
+            cancel: None,
+            clock: self.settings.clock,
+        };
+        builder.build(request, observer)
+    }
+
+    /// Bytes of the files in the build context that are not left out.
+    pub fn context_bytes(&self, request: &BuildRequest) -> Result<u64, BuildError> {
+        dhow_build::context_bytes(request)
+    }
+}
+
+/// A diagnostic as text: message, place, lines and hint.
+pub fn render(diagnostic: &Diagnostic, file: &str, source: &str) -> String {
+    diagnostic.render(file, source)
+}

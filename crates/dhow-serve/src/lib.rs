@@ -1,0 +1,5 @@
+//! Docker's JSON over the engine.
+//!
+//! The shapes here are those of the Docker Engine API. `dhow inspect` prints them too, so they are kept
+//! apart from the engine's own types: a rename inside is never a break outside.
+#![forbid(unsafe_code)]

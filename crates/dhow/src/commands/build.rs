@@ -1,0 +1,211 @@
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use dhow_engine::{BuildRequest, Built, DockerfileSource, Engine, StepNetwork};
+use dhow_oci::{Platform, Reference};
+
+use crate::error::CliError;
+use crate::progress::{self, Progress, ProgressMode};
+use crate::ui::Ui;
+
+/// The largest Dockerfile read from standard input.
+const DOCKERFILE_BYTES_MAX: u64 = 16 << 20;
+const REDRAW_EVERY: Duration = Duration::from_millis(100);
+
+/// Build an image from a Dockerfile
+#[derive(clap::Args, Debug)]
+pub(crate) struct BuildArgs {
+    /// Folder with the files to build from
+    #[arg(value_name = "PATH")]
+    context: Option<PathBuf>,
+    /// Name and optionally a tag for the image (can be repeated)
+    #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
+    tags: Vec<String>,
+    /// Dockerfile to read, or `-` for standard input [default: PATH/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Value for an ARG; without a value it is taken from the environment (can be repeated)
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    build_args: Vec<String>,
+    /// Stage to build [default: the last]
+    #[arg(long)]
+    target: Option<String>,
+    /// Label for the image (can be repeated)
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    labels: Vec<String>,
+    /// What the image shall run on, such as linux/amd64
+    #[arg(long, env = "DOCKER_DEFAULT_PLATFORM")]
+    platform: Option<Platform>,
+    /// Run every step, whether its result is known or not
+    #[arg(long)]
+    no_cache: bool,
+    /// Look for newer base images in the registry
+    #[arg(long)]
+    pull: bool,
+    /// Network of RUN steps
+    #[arg(long, value_enum, default_value = "default", alias = "net")]
+    network: NetworkArg,
+    /// Print only the image ID
+    #[arg(short, long)]
+    quiet: bool,
+    /// How to show the build
+    #[arg(long, value_enum, env = "BUILDKIT_PROGRESS", default_value = "auto")]
+    progress: ProgressMode,
+    /// Write the image ID to this file
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
+    /// Steps that may run at the same time [default: one per processor]
+    #[arg(long)]
+    jobs: Option<NonZeroUsize>,
+    /// Remove intermediate containers; dhow leaves none
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
+    rm: Option<bool>,
+    /// Always remove intermediate containers; dhow leaves none
+    #[arg(long, hide = true)]
+    force_rm: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum NetworkArg {
+    /// The bridge that containers use
+    #[value(alias = "bridge")]
+    Default,
+    /// The host's network
+    Host,
+    /// No network
+    None,
+}
+
+pub(crate) fn run(args: BuildArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
+    if args.rm == Some(false) {
+        return Err(CliError::new("--rm=false is not supported: a step leaves no container behind"));
+    }
+    let names = references(&args.tags)?;
+    let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
+    let iidfile = args.iidfile.clone();
+    let request = request(args, names.clone())?;
+    let context_bytes = match mode {
+        ProgressMode::Classic => Some(engine.context_bytes(&request)?),
+        _ => None,
+    };
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let built = build(engine, &request, progress::new(mode, is_terminal, context_bytes))?;
+    if let Some(path) = iidfile {
+        std::fs::write(&path, built.image.to_string())
+            .map_err(|error| CliError::new(format!("cannot write {}: {error}", path.display())))?;
+    }
+    if mode == ProgressMode::Quiet {
+        ui.line(built.image)?;
+    }
+    Ok(0)
+}
+
+/// Builds, with a thread beside it that keeps a live display moving.
+fn build(engine: &Engine, request: &BuildRequest, display: Box<dyn Progress>) -> Result<Built, CliError> {
+    let display = Mutex::new(display);
+    let is_over = AtomicBool::new(false);
+    let show = |f: &dyn Fn(&mut dyn Progress)| f(&mut **display.lock().expect("no display panics"));
+    let result = std::thread::scope(|scope| {
+        let ticker = scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                std::thread::park_timeout(REDRAW_EVERY);
+                show(&|display| display.tick());
+            }
+        });
+        let result = engine.build(request, &|event| show(&|display| display.event(&event)));
+        is_over.store(true, Ordering::Relaxed);
+        ticker.thread().unpark();
+        result
+    });
+    show(&|display| display.close());
+    let built = result.map_err(|error| build_error(&error))?;
+    show(&|display| display.built(&built.image, &request.names));
+    Ok(built)
+}
+
+fn build_error(error: &dhow_engine::BuildError) -> CliError {
+    let told = CliError::new(error.report());
+    match error.hint() {
+        Some(hint) => told.hint(hint),
+        None => told,
+    }
+}
+
+fn references(tags: &[String]) -> Result<Vec<Reference>, CliError> {
+    let parse = |tag: &String| {
+        let reference: Reference = tag
+            .parse()
+            .map_err(|error| CliError::new(format!("invalid argument \"{tag}\" for \"-t, --tag\" flag: {error}")))?;
+        Ok(reference.or_latest())
+    };
+    tags.iter().map(parse).collect()
+}
+
+fn request(args: BuildArgs, names: Vec<Reference>) -> Result<BuildRequest, CliError> {
+    let Some(context) = args.context else {
+        return Err(CliError::new("`dhow build` requires 1 argument: the folder to build from")
+            .hint("to build the current folder, write `dhow build .`"));
+    };
+    let text = context.to_string_lossy();
+    if text == "-" || text.starts_with("http://") || text.starts_with("https://") || text.starts_with("git@") {
+        return Err(CliError::new(format!("building from {text} is not supported yet"))
+            .hint("put the files into a folder and give its path"));
+    }
+    let dockerfile = match args.file {
+        None => DockerfileSource::Default,
+        Some(path) if path.as_os_str() == "-" => DockerfileSource::Text(read_stdin()?),
+        Some(path) => DockerfileSource::File(path),
+    };
+    let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+    // Step N/M only makes sense one after the other.
+    let jobs = if args.progress == ProgressMode::Classic { NonZeroUsize::MIN } else { jobs };
+    Ok(BuildRequest {
+        context,
+        dockerfile,
+        names,
+        build_args: build_args(&args.build_args),
+        target: args.target,
+        labels: labels(&args.labels),
+        platform: args.platform,
+        no_cache: args.no_cache,
+        pull: args.pull,
+        network: match args.network {
+            NetworkArg::Default => StepNetwork::Default,
+            NetworkArg::Host => StepNetwork::Host,
+            NetworkArg::None => StepNetwork::None,
+        },
+        jobs,
+    })
+}
+
+fn read_stdin() -> Result<String, CliError> {
+    let mut text = String::new();
+    let read = std::io::stdin().take(DOCKERFILE_BYTES_MAX + 1).read_to_string(&mut text);
+    match read {
+        Ok(bytes) if bytes as u64 <= DOCKERFILE_BYTES_MAX => Ok(text),
+        Ok(_) => Err(CliError::new(format!("the Dockerfile is larger than {DOCKERFILE_BYTES_MAX} bytes"))),
+        Err(error) => Err(CliError::new(format!("cannot read the Dockerfile from standard input: {error}"))),
+    }
+}
+
+/// `NAME=value`, or `NAME` for its value in the environment; a name that is not set there is left out.
+fn build_args(args: &[String]) -> BTreeMap<String, String> {
+    let pair = |arg: &String| match arg.split_once('=') {
+        Some((name, value)) => Some((name.to_owned(), value.to_owned())),
+        None => std::env::var(arg).ok().map(|value| (arg.clone(), value)),
+    };
+    args.iter().filter_map(pair).collect()
+}
+
+fn labels(args: &[String]) -> BTreeMap<String, String> {
+    let pair = |arg: &String| {
+        let (name, value) = arg.split_once('=').unwrap_or((arg, ""));
+        (name.to_owned(), value.to_owned())
+    };
+    args.iter().map(pair).collect()
+}

@@ -1,0 +1,109 @@
+//! Showing a build while it runs, in the ways of `--progress`.
+
+mod classic;
+mod plain;
+mod tty;
+
+use dhow_engine::BuildEvent;
+use dhow_oci::{Digest, Reference};
+
+/// A way to show a build. Called from several threads, one at a time.
+pub(crate) trait Progress: Send {
+    /// Something happened.
+    fn event(&mut self, event: &BuildEvent<'_>);
+
+    /// Time has passed; a live display moves on.
+    fn tick(&mut self) {}
+
+    /// The build is over and the image has these names. After a failure it is not called.
+    fn built(&mut self, image: &Digest, names: &[Reference]);
+
+    /// The build is over, well or not; what is live becomes still.
+    fn close(&mut self) {}
+}
+
+/// The value of `--progress`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// `tty` on a terminal, else `plain`
+    Auto,
+    /// Lines, each with the number of its step
+    Plain,
+    /// A live display
+    Tty,
+    /// `Step N/M` as docker's first builder printed it
+    Classic,
+    /// Nothing but the image ID and errors
+    Quiet,
+}
+
+/// The display for `mode`.
+pub(crate) fn new(mode: ProgressMode, is_terminal: bool, context_bytes: Option<u64>) -> Box<dyn Progress> {
+    match mode {
+        ProgressMode::Quiet => Box::new(Quiet),
+        ProgressMode::Classic => Box::new(classic::Classic::new(context_bytes.unwrap_or(0))),
+        ProgressMode::Tty => Box::new(tty::Tty::new()),
+        ProgressMode::Auto if is_terminal => Box::new(tty::Tty::new()),
+        ProgressMode::Auto | ProgressMode::Plain => Box::new(plain::Plain::new()),
+    }
+}
+
+struct Quiet;
+
+impl Progress for Quiet {
+    fn event(&mut self, _: &BuildEvent<'_>) {}
+
+    fn built(&mut self, _: &Digest, _: &[Reference]) {}
+}
+
+/// Splits output that arrives in pieces into lines.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    /// A line without an end is shown when it is as long as this.
+    const LINE_BYTES_MAX: usize = 64 * 1024;
+
+    /// Adds a piece and hands out the lines it completes. A carriage return starts a line over, as the
+    /// progress bars of the programs run expect.
+    fn push(&mut self, bytes: &[u8], mut line: impl FnMut(&str)) {
+        self.0.extend_from_slice(bytes);
+        while let Some(end) = self.0.iter().position(|byte| *byte == b'\n') {
+            let rest = self.0.split_off(end + 1);
+            line(&text(&self.0[..end]));
+            self.0 = rest;
+        }
+        if self.0.len() > Self::LINE_BYTES_MAX {
+            line(&text(&std::mem::take(&mut self.0)));
+        }
+    }
+
+    /// Hands out what is left.
+    fn finish(&mut self, line: impl FnOnce(&str)) {
+        if !self.0.is_empty() {
+            line(&text(&std::mem::take(&mut self.0)));
+        }
+    }
+}
+
+fn text(line: &[u8]) -> String {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let last = line.rsplit(|byte| *byte == b'\r').next().unwrap_or(line);
+    String::from_utf8_lossy(last).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_become_lines_and_a_carriage_return_starts_over() {
+        let mut lines = Lines::default();
+        let mut seen = Vec::new();
+        for piece in [&b"one\ntw"[..], b"o\r\n", b"10%\r20%\r30%\n", b"rest"] {
+            lines.push(piece, |line| seen.push(line.to_owned()));
+        }
+        lines.finish(|line| seen.push(line.to_owned()));
+        assert_eq!(seen, ["one", "two", "30%", "rest"]);
+    }
+}
