@@ -83,6 +83,8 @@ pub fn exec(
         match sync.listen()? {
             Said::Terminal(fd) => master = Some(fd),
             Said::Ready => break,
+            // Only the first process of a container has one to hand over.
+            Said::Root(_) => {}
             Said::Failed(error) => return Err(error),
             Said::Gone => {
                 return Err(StartError::Setup("the helper died before the program was started".into()));
@@ -264,6 +266,7 @@ fn converse(child: &Sync, caller: &Sync) -> Result<(), StartError> {
     loop {
         match child.listen()? {
             Said::Terminal(master) => caller.terminal(master.as_fd())?,
+            Said::Root(_) => {}
             Said::Ready => child.go()?,
             Said::Failed(error) => return Err(error),
             Said::Gone => return Ok(()),

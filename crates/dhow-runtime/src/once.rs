@@ -40,6 +40,8 @@ enum Said {
 
 /// Runs a container to its end, handing its output to `output` as it comes.
 ///
+/// The writable layer is not synced: who keeps it does that, and after a power failure it is to be thrown away.
+///
 /// When `cancel` becomes readable, or its other side is closed, the container is killed.
 pub fn launch_once(
     request: &OnceRequest,
@@ -156,7 +158,8 @@ fn start(request: &OnceRequest, hooks: ShimHooks) -> Result<(Running, Network), 
     let null = File::options().read(true).open("/dev/null").step("cannot open /dev/null")?;
     let stdio =
         StdioPlan::Files([null.into(), duplicate(io::stdout().as_fd())?, duplicate(io::stderr().as_fd())?]);
-    let creation = Creation { id: &request.id, bundle: &bundle, spec: &spec, root: &request.root, stdio };
+    let root = &request.root;
+    let creation = Creation { id: &request.id, bundle: &bundle, spec: &spec, root, stdio, volatile: true };
     let created = launch::runtime(&RuntimeChoice::Native).create(creation)?;
     let started = crate::shim::connect(created.as_ref(), request.network.as_ref(), hooks)
         .and_then(|network| Ok((created.start()?, network)));

@@ -59,6 +59,9 @@ pub(crate) struct Creation<'a> {
     pub root: &'a RootMount,
     /// What its standard descriptors are.
     pub stdio: StdioPlan,
+    /// The writable layer is thrown away if the machine stops, and synced by who keeps it otherwise: the end of
+    /// the container need not wait for the disk.
+    pub volatile: bool,
 }
 
 /// What the standard descriptors of a container are.
@@ -78,6 +81,8 @@ pub(crate) struct Running {
     pub terminal: Option<OwnedFd>,
     /// Its group.
     pub cgroup: Cgroup,
+    /// Keeps the root file system from being unmounted, which syncs it, while the end is not told yet.
+    pub root: Option<OwnedFd>,
     /// What is left to do once it ended, apart from the group.
     pub forget: Option<Box<dyn FnOnce()>>,
 }
@@ -85,6 +90,7 @@ pub(crate) struct Running {
 impl Running {
     /// Removes what the container leaves behind. Its init has ended and was waited for.
     pub(crate) fn remove(mut self) -> Result<(), StartError> {
+        self.root = None;
         // Without a pid namespace of its own, other processes may still be there.
         self.cgroup.kill().step("cannot kill the rest of the container")?;
         if let Some(forget) = self.forget.take() {

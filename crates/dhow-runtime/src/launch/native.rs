@@ -67,10 +67,11 @@ impl Created for Made {
     }
 
     fn start(mut self: Box<Self>) -> Result<Running, StartError> {
-        let mut terminal = None;
+        let (mut terminal, mut root) = (None, None);
         loop {
             match self.sync.listen()? {
                 Said::Terminal(master) => terminal = Some(master),
+                Said::Root(fd) => root = Some(fd),
                 Said::Ready => break,
                 Said::Failed(error) => return Err(error),
                 Said::Gone => {
@@ -83,7 +84,7 @@ impl Created for Made {
             Said::Failed(error) => Err(error),
             _ => {
                 let child = self.unstarted.child.take().expect("taken only here");
-                Ok(Running { child, terminal, cgroup: self.unstarted.cgroup.clone(), forget: None })
+                Ok(Running { child, terminal, cgroup: self.unstarted.cgroup.clone(), root, forget: None })
             }
         }
     }
@@ -262,6 +263,9 @@ impl Inside<'_> {
         let seccomp = super::seccomp_of(spec)?;
         self.enter_namespaces()?;
         let rootfs = self.plan().build()?;
+        if !self.creation.volatile {
+            sync.root(rootfs.root.as_fd())?;
+        }
         let identity = self.identity(&rootfs)?;
         rootfs::make_cwd(&rootfs, process.cwd())?;
         let stdio = self.stdio(&rootfs, &identity, sync)?;
@@ -295,6 +299,7 @@ impl Inside<'_> {
             mount_point: self.mount_point,
             cgroup: self.cgroup,
             user_namespace: self.user_namespace(),
+            volatile: self.creation.volatile,
         }
     }
 

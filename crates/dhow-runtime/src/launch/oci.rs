@@ -209,7 +209,13 @@ impl Created for Made {
         container.call.run(command)?;
         container.started = true;
         let cgroup = cgroup_of(&container.spec)?;
-        Ok(Running { child, terminal, cgroup, forget: Some(Box::new(move || container.delete())) })
+        Ok(Running {
+            child,
+            terminal,
+            cgroup,
+            root: None,
+            forget: Some(Box::new(move || container.delete())),
+        })
     }
 }
 

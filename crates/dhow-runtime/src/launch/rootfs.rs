@@ -32,6 +32,8 @@ pub(super) struct Plan<'a> {
     pub cgroup: &'a Cgroup,
     /// In a user namespace: no device nodes, and overlay keeps its marks elsewhere.
     pub user_namespace: bool,
+    /// Never sync the writable layer.
+    pub volatile: bool,
 }
 
 /// The finished root file system.
@@ -70,8 +72,12 @@ impl Plan<'_> {
                     lowers.iter().map(|path| overlay::Layer::Path(path)).collect();
                 let upper =
                     overlay::Upper { upper: overlay::Layer::Path(upper), work: overlay::Layer::Path(work) };
-                let options =
-                    overlay::Options { userxattr: self.user_namespace, ..overlay::Options::default() };
+                let options = overlay::Options {
+                    userxattr: self.user_namespace,
+                    volatile: self.volatile,
+                    ..overlay::Options::default()
+                };
+                forget_volatile(work);
                 overlay::mount(&lowers, Some(upper), options).step("cannot mount root file system")?.into()
             }
         };
@@ -189,6 +195,13 @@ impl Rootfs {
     pub(super) fn view(&self) -> io::Result<Root> {
         Ok(Root::from_fd(self.root.try_clone()?))
     }
+}
+
+/// Removes overlayfs's mark that an earlier mount of this work directory was never synced. The mark is there for
+/// those who would trust the layer after a power failure, and nobody trusts a volatile one.
+fn forget_volatile(work: &Path) {
+    // Without the mark there is nothing to remove; if it stays, the mount says so.
+    let _ = std::fs::remove_dir_all(work.join("work/incompat/volatile"));
 }
 
 /// Mount options, taken apart.

@@ -19,6 +19,7 @@ use crate::StartError;
 const ERROR_BYTES_MAX: u64 = 64 * 1024;
 
 const TERMINAL: u8 = b'T';
+const ROOT: u8 = b'M';
 const READY: u8 = b'R';
 const FAILED: u8 = b'E';
 const GO: u8 = b'G';
@@ -32,6 +33,8 @@ pub(crate) struct Sync(UnixStream);
 pub(crate) enum Said {
     /// This is the other side of my terminal.
     Terminal(OwnedFd),
+    /// This is my root file system.
+    Root(OwnedFd),
     /// I wait for the last word.
     Ready,
     /// It did not work.
@@ -64,16 +67,23 @@ impl Sync {
 
     /// The new process: tell about the terminal.
     pub(crate) fn terminal(&self, master: BorrowedFd<'_>) -> Result<(), StartError> {
+        self.hand_over(TERMINAL, master).step("cannot hand over the terminal")
+    }
+
+    /// The new process: tell about the root file system.
+    pub(crate) fn root(&self, root: BorrowedFd<'_>) -> Result<(), StartError> {
+        self.hand_over(ROOT, root).step("cannot hand over the root file system")
+    }
+
+    fn hand_over(&self, what: u8, fd: BorrowedFd<'_>) -> rustix::io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let fds = [master];
+        let fds = [fd];
         assert!(
             ancillary.push(SendAncillaryMessage::ScmRights(&fds)),
             "the buffer has room for one descriptor"
         );
-        rustix::net::sendmsg(&self.0, &[IoSlice::new(&[TERMINAL])], &mut ancillary, SendFlags::NOSIGNAL)
-            .map(drop)
-            .step("cannot hand over the terminal")
+        rustix::net::sendmsg(&self.0, &[IoSlice::new(&[what])], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
     }
 
     /// The new process: all is prepared.
@@ -95,6 +105,7 @@ impl Sync {
         Ok(match (byte, fd) {
             (None, _) => Said::Gone,
             (Some(TERMINAL), Some(master)) => Said::Terminal(master),
+            (Some(ROOT), Some(root)) => Said::Root(root),
             (Some(READY), _) => Said::Ready,
             _ => Said::Failed(self.error()),
         })

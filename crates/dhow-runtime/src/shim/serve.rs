@@ -98,7 +98,9 @@ impl Shim {
         let spec = launch::read_spec(&bundle)?;
         let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
         let (stdio, mut ends) = plan_stdio(&request, terminal)?;
-        let creation = Creation { id: &request.id, bundle: &bundle, spec: &spec, root: &request.root, stdio };
+        let root = &request.root;
+        let creation =
+            Creation { id: &request.id, bundle: &bundle, spec: &spec, root, stdio, volatile: false };
         let created = launch::runtime(&request.runtime).create(creation)?;
         let mut network = connect(created.as_ref(), request.network.as_ref(), hooks)?;
         let running = match created.start() {
