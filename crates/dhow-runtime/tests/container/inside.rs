@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use dhow_runtime::{MountSpec, Propagation, Rlimit, SeccompChoice, StartError};
+use dhow_runtime::{IdMap, MountSpec, Propagation, Rlimit, SeccompChoice, StartError};
 
 use crate::world::World;
 
@@ -27,6 +27,7 @@ pub(crate) const TESTS: &[crate::Test] = &[
     ("a_directory_outside_is_no_working_directory", a_directory_outside_is_no_working_directory),
     ("init_reaps_orphans", init_reaps_orphans),
     ("a_read_only_root_cannot_be_written", a_read_only_root_cannot_be_written),
+    ("a_user_namespace_is_enough", a_user_namespace_is_enough),
     ("nothing_is_left_on_the_host", nothing_is_left_on_the_host),
 ];
 
@@ -246,6 +247,20 @@ fn a_read_only_root_cannot_be_written() {
     let world =
         World::shell("touch /x 2>&1; touch /dev/shm/x && echo shm").with(|spec| spec.readonly_rootfs = true);
     assert_eq!(world.output(), "touch: /x: Read-only file system\nshm\n");
+}
+
+fn a_user_namespace_is_enough() {
+    let script =
+        "cat /proc/self/uid_map | tr -s ' '; readlink /proc/self/ns/user; touch /made && ls /dev | wc -l;
+                  echo x > /dev/null; hostname";
+    let world = World::shell(script).with(|spec| {
+        spec.id_map = Some(IdMap { host_uid: 0, host_gid: 0, container_id: 0, size: 1 });
+    });
+    let output = world.output();
+    let outside = fs::read_link("/proc/self/ns/user").unwrap();
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!((lines[0], lines[3]), (" 0 0 1", "box"));
+    assert_ne!(Some(lines[1]), outside.to_str());
 }
 
 fn nothing_is_left_on_the_host() {
