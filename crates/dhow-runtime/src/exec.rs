@@ -13,10 +13,11 @@ use std::process::Stdio as CommandStdio;
 
 use dhow_sys::beneath::Root;
 use dhow_sys::capability::Capability;
+use dhow_sys::cgroup::{Cgroup, Entrance};
 use dhow_sys::process::{self, Child, CloneNamespaces, Cloned};
 use dhow_sys::seccomp::Program;
 use dhow_sys::tty;
-use oci_spec::runtime::{LinuxCapabilitiesBuilder, Process, Spec};
+use oci_spec::runtime::{LinuxCapabilitiesBuilder, LinuxNamespaceType, Process, Spec};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
 use rustix::process::Signal;
@@ -225,7 +226,7 @@ fn start(order: &Order, caller: &Sync) -> Result<Child, StartError> {
     let spec = launch::read_spec(&Bundle::new(&order.bundle))?;
     let process = merge(&spec, &order.request)?;
     let seccomp = if order.request.privileged { None } else { launch::seccomp_of(&spec)? };
-    let entrance = launch::cgroup_of(&spec)?.entrance().step("cannot open the control group")?;
+    let entrance = entrance(&spec).step("cannot open the control group")?;
     let files =
         [duplicate(io::stdin().as_fd())?, duplicate(io::stdout().as_fd())?, duplicate(io::stderr().as_fd())?];
     let helper = process::open_pidfd(std::process::id() as i32).step("cannot open the helper's own pidfd")?;
@@ -257,6 +258,18 @@ fn start(order: &Order, caller: &Sync) -> Result<Child, StartError> {
                 }
             }
         }
+    }
+}
+
+/// The door of the container's group. A rootless container may have been made without one.
+fn entrance(spec: &Spec) -> io::Result<Entrance> {
+    match launch::cgroup_of(spec).map_err(io::Error::other)?.entrance() {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound && launch::has_own(spec, LinuxNamespaceType::User) =>
+        {
+            Cgroup::none().entrance()
+        }
+        found => found,
     }
 }
 
