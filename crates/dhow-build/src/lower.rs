@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dhow_dockerfile::{
-    AddInstruction, ArgInstruction, CopyInstruction, Dockerfile, Instruction, InstructionKind, NetworkMode,
-    RunInstruction, Script, Security, Span, Stage,
+    AddInstruction, ArgInstruction, CopyInstruction, Dockerfile, FileCopy, Instruction, InstructionKind,
+    NetworkMode, RunInstruction, Script, Security, Span, Stage,
 };
 use dhow_oci::{History, ImageConfig, Platform, Reference};
 use dhow_solver::{CachePolicy, Graph, Site, Vertex, VertexId};
@@ -108,6 +108,12 @@ struct StageEnd {
     declared: Declared,
 }
 
+/// An instruction as it stands in the Dockerfile.
+struct Written<'a> {
+    span: Span,
+    text: &'a str,
+}
+
 /// A stage while its instructions are being gone through.
 struct Current {
     index: usize,
@@ -204,14 +210,15 @@ impl Lowering<'_> {
         let (end, triggers) = self.from(index, stage, &base)?;
         let count = 1 + triggers.len() + stage.instructions.len();
         let mut current = Current { index, count, done: 0, end, has_cmd: false };
-        let text = format!("FROM {base}");
         let vertex = Some(current.end.planned.vertex);
-        self.step(&mut current, stage.span, text, vertex, None);
-        for (text, kind) in triggers {
-            self.instruction(&mut current, stage.span, &kind, &text)?;
+        let text = format!("FROM {base}");
+        self.step(&mut current, &Written { span: stage.span, text: &text }, vertex, None);
+        for (text, kind) in &triggers {
+            self.instruction(&mut current, kind, &Written { span: stage.span, text })?;
         }
         for instruction in &stage.instructions {
-            self.instruction(&mut current, instruction.span, &instruction.kind, &instruction.original)?;
+            let at = Written { span: instruction.span, text: &instruction.original };
+            self.instruction(&mut current, &instruction.kind, &at)?;
         }
         Ok(current.end)
     }
@@ -304,8 +311,7 @@ impl Lowering<'_> {
     fn step(
         &mut self,
         current: &mut Current,
-        span: Span,
-        text: String,
+        at: &Written<'_>,
         vertex: Option<VertexId>,
         history: Option<History>,
     ) {
@@ -316,8 +322,8 @@ impl Lowering<'_> {
             stage: stage.name.clone().unwrap_or_else(|| format!("stage-{}", current.index)),
             number: current.done,
             count: current.count,
-            text,
-            line: span.start_line,
+            text: at.text.to_owned(),
+            line: at.span.start_line,
         };
         if let Some(entry) = &history {
             let is_config = vertex.is_none();
@@ -326,23 +332,29 @@ impl Lowering<'_> {
         }
         let config = current.end.planned.config.clone();
         let history_count = current.end.planned.history.len();
-        self.steps.push(PlannedStep { info, span, vertex, stage: current.index, config, history_count });
+        self.steps.push(PlannedStep {
+            info,
+            span: at.span,
+            vertex,
+            stage: current.index,
+            config,
+            history_count,
+        });
     }
 
     fn instruction(
         &mut self,
         current: &mut Current,
-        span: Span,
         kind: &InstructionKind,
-        original: &str,
+        at: &Written<'_>,
     ) -> Result<(), BuildError> {
         match kind {
-            InstructionKind::Arg(arg) => self.arg(current, span, arg),
-            InstructionKind::Run(run) => self.run(current, span, run, original),
-            InstructionKind::Copy(copy) => self.copy(current, span, copy),
-            InstructionKind::Add(add) => self.add(current, span, add),
-            InstructionKind::Workdir(path) => self.workdir(current, span, path),
-            other => self.configure(current, span, other),
+            InstructionKind::Arg(arg) => self.arg(current, arg, at),
+            InstructionKind::Run(run) => self.run(current, run, at),
+            InstructionKind::Copy(copy) => self.copy(current, copy, at),
+            InstructionKind::Add(add) => self.add(current, add, at),
+            InstructionKind::Workdir(path) => self.workdir(current, path, at),
+            other => self.configure(current, other, at),
         }
     }
 
@@ -359,12 +371,17 @@ impl Lowering<'_> {
         expanded.map_err(|error| self.fail(span, StepError::Invalid(error.to_string())))
     }
 
-    fn arg(&mut self, current: &mut Current, span: Span, arg: &ArgInstruction) -> Result<(), BuildError> {
+    fn arg(
+        &mut self,
+        current: &mut Current,
+        arg: &ArgInstruction,
+        at: &Written<'_>,
+    ) -> Result<(), BuildError> {
         let mut texts = Vec::new();
         for arg in &arg.args {
             self.declared_names.insert(arg.name.clone());
             let default = match &arg.default {
-                Some(default) => Some(self.expand(current, span, default)?),
+                Some(default) => Some(self.expand(current, at.span, default)?),
                 None => None,
             };
             texts.push(match &default {
@@ -374,7 +391,7 @@ impl Lowering<'_> {
             current.end.declared.declare(&arg.name, default, &self.arguments, &self.globals);
         }
         let text = format!("ARG {}", texts.join(" "));
-        self.step(current, span, text.clone(), None, Some(config_history(text)));
+        self.step(current, at, None, Some(config_history(text)));
         Ok(())
     }
 
@@ -382,23 +399,23 @@ impl Lowering<'_> {
     fn configure(
         &mut self,
         current: &mut Current,
-        span: Span,
         kind: &InstructionKind,
+        at: &Written<'_>,
     ) -> Result<(), BuildError> {
         let escape = self.escape();
         let StageEnd { planned, declared } = &mut current.end;
         let before = planned.config.clone();
         let scope = Scope { config: &before, declared, escape };
         let applied = configure::apply(&mut planned.config, &scope, kind, &mut current.has_cmd);
-        let text = applied.map_err(|message| self.fail(span, StepError::Invalid(message)))?;
-        self.step(current, span, text.clone(), None, Some(config_history(text)));
+        let text = applied.map_err(|message| self.fail(at.span, StepError::Invalid(message)))?;
+        self.step(current, at, None, Some(config_history(text)));
         Ok(())
     }
 
     fn vertex(&mut self, current: &mut Current, op: Op, inputs: Vec<VertexId>, text: &str) -> VertexId {
         let site = Site {
             position: format!("{} stage {} step {}", self.source.identity, current.index, current.done),
-            instruction: text.to_owned(),
+            instruction: format!("{} {text}", self.source.identity),
         };
         let cache = if self.request.no_cache { CachePolicy::Refresh } else { CachePolicy::Use };
         let vertex = self.graph.add(Vertex { op, inputs, site, cache });
@@ -409,19 +426,18 @@ impl Lowering<'_> {
     fn run(
         &mut self,
         current: &mut Current,
-        span: Span,
         run: &RunInstruction,
-        original: &str,
+        at: &Written<'_>,
     ) -> Result<(), BuildError> {
-        self.refuse(span, !run.mounts.is_empty(), "RUN --mount")?;
-        self.refuse(span, !run.devices.is_empty(), "RUN --device")?;
-        self.refuse(span, run.security == Security::Insecure, "RUN --security=insecure")?;
+        self.refuse(at.span, !run.mounts.is_empty(), "RUN --mount")?;
+        self.refuse(at.span, !run.devices.is_empty(), "RUN --device")?;
+        self.refuse(at.span, run.security == Security::Insecure, "RUN --security=insecure")?;
         let scope = self.scope(current);
         let shell = configure::shell(scope.config);
         let args = match run.script() {
             Script::Exec(words) => words,
             Script::Shell(text) => shell.into_iter().chain([text]).collect(),
-            Script::File { .. } => return self.refuse(span, true, "a heredoc that starts with #!"),
+            Script::File { .. } => return self.refuse(at.span, true, "a heredoc that starts with #!"),
         };
         let env = scope.environment();
         let visible: Vec<String> = current
@@ -450,51 +466,62 @@ impl Lowering<'_> {
         };
         let created_by = format!("RUN {count}{} # buildkit", args.join(" "));
         let inputs = vec![current.end.planned.vertex];
-        let vertex = self.vertex(current, Op::Run(op), inputs, original);
-        self.step(current, span, original.to_owned(), Some(vertex), Some(layer_history(created_by)));
+        let vertex = self.vertex(current, Op::Run(op), inputs, at.text);
+        self.step(current, at, Some(vertex), Some(layer_history(created_by)));
         Ok(())
     }
 
-    fn workdir(&mut self, current: &mut Current, span: Span, path: &str) -> Result<(), BuildError> {
-        let path = self.expand(current, span, path)?;
+    fn workdir(&mut self, current: &mut Current, path: &str, at: &Written<'_>) -> Result<(), BuildError> {
+        let path = self.expand(current, at.span, path)?;
         let config = &mut current.end.planned.config.config;
         config.working_dir = configure::join_path(&config.working_dir, &path);
         let text = format!("WORKDIR {path}");
         if config.working_dir == "/" {
-            self.step(current, span, text.clone(), None, Some(config_history(text)));
+            self.step(current, at, None, Some(config_history(text)));
             return Ok(());
         }
         let op = WorkdirOp { path: config.working_dir.clone(), user: config.user.clone() };
         let inputs = vec![current.end.planned.vertex];
-        let vertex = self.vertex(current, Op::Workdir(op), inputs, &text);
-        self.step(current, span, text.clone(), Some(vertex), Some(layer_history(text)));
+        let vertex = self.vertex(current, Op::Workdir(op), inputs, at.text);
+        self.step(current, at, Some(vertex), Some(layer_history(text)));
         Ok(())
     }
 
-    fn copy(&mut self, current: &mut Current, span: Span, copy: &CopyInstruction) -> Result<(), BuildError> {
-        self.refuse(span, copy.parents, "COPY --parents")?;
+    fn copy(
+        &mut self,
+        current: &mut Current,
+        copy: &CopyInstruction,
+        at: &Written<'_>,
+    ) -> Result<(), BuildError> {
+        self.refuse(at.span, copy.parents, "COPY --parents")?;
         let (from, input) = match &copy.from {
             None => (CopyFrom::Context, None),
             Some(name) => {
-                let vertex = self.copy_source(current.index, span, name)?;
+                let vertex = self.copy_source(current.index, at.span, name)?;
                 (CopyFrom::Stage(name.clone()), Some(vertex))
             }
         };
-        let flag = copy.from.as_ref().map(|name| format!("--from={name} ")).unwrap_or_default();
-        self.files(current, span, "COPY", &flag, &copy.files, from, input, false)
+        let reading = Reading { from, input, unpack: None };
+        self.files(current, &copy.files, reading, at)
     }
 
-    fn add(&mut self, current: &mut Current, span: Span, add: &AddInstruction) -> Result<(), BuildError> {
-        self.refuse(span, add.checksum.is_some(), "ADD --checksum")?;
-        self.refuse(span, add.keep_git_dir.is_some(), "ADD --keep-git-dir")?;
+    fn add(
+        &mut self,
+        current: &mut Current,
+        add: &AddInstruction,
+        at: &Written<'_>,
+    ) -> Result<(), BuildError> {
+        self.refuse(at.span, add.checksum.is_some(), "ADD --checksum")?;
+        self.refuse(at.span, add.keep_git_dir.is_some(), "ADD --keep-git-dir")?;
         for source in &add.files.sources {
-            let source = self.expand(current, span, source)?;
+            let source = self.expand(current, at.span, source)?;
             let is_remote =
                 ["http://", "https://", "git@", "git://", "ssh://"].iter().any(|p| source.starts_with(p));
-            self.refuse(span, is_remote, &format!("ADD of the remote source {source}"))?;
+            self.refuse(at.span, is_remote, &format!("ADD of the remote source {source}"))?;
         }
         let unpack = add.unpack.unwrap_or(true);
-        self.files(current, span, "ADD", "", &add.files, CopyFrom::Context, None, unpack)
+        let reading = Reading { from: CopyFrom::Context, input: None, unpack: Some(unpack) };
+        self.files(current, &add.files, reading, at)
     }
 
     fn refuse(&self, span: Span, is_used: bool, what: &str) -> Result<(), BuildError> {
@@ -524,24 +551,21 @@ impl Lowering<'_> {
         self.source.dockerfile.stages[index].name.as_deref().unwrap_or_default()
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the two instructions differ in exactly these")]
     fn files(
         &mut self,
         current: &mut Current,
-        span: Span,
-        name: &'static str,
-        flag: &str,
-        files: &dhow_dockerfile::FileCopy,
-        from: CopyFrom,
-        input: Option<VertexId>,
-        unpack: bool,
+        files: &FileCopy,
+        reading: Reading,
+        at: &Written<'_>,
     ) -> Result<(), BuildError> {
+        let name = if reading.unpack.is_some() { "ADD" } else { "COPY" };
+        let Reading { from, input, unpack } = reading;
         let (mut sources, mut dest) = (&files.sources, &files.dest);
         if let Some(comment) = &files.trailing_comment
             && from == CopyFrom::Context
             && !self.world.context_has("#")
         {
-            self.world.warn(span, comment.warning(), Some(format!("write `{}`", comment.fixed_line)));
+            self.world.warn(at.span, comment.warning(), Some(format!("write `{}`", comment.fixed_line)));
             (sources, dest) = (&comment.sources, &comment.dest);
         }
         let scope = self.scope(current);
@@ -563,17 +587,17 @@ impl Lowering<'_> {
                 chown: files.chown.as_ref().map(&expand).transpose()?,
                 chmod: chmod.map(|text| Chmod::parse(&text).map_err(StepError::Invalid)).transpose()?,
                 excludes: files.excludes.iter().map(&expand).collect::<Result<_, StepError>>()?,
-                unpack,
+                unpack: unpack.unwrap_or(false),
                 link: files.link && files.chmod.is_none(),
             })
         })();
-        let op = made.map_err(|cause| self.fail(span, cause))?;
+        let op = made.map_err(|cause| self.fail(at.span, cause))?;
         let count = op.sources.len() + op.inline.len();
         if count > 1 && !op.dest.ends_with('/') {
             let message = format!(
                 "When using {name} with more than one source file, the destination must be a directory and end with a /"
             );
-            return Err(self.fail(span, StepError::Invalid(message)));
+            return Err(self.fail(at.span, StepError::Invalid(message)));
         }
         let shown: Vec<&str> = op
             .sources
@@ -581,13 +605,19 @@ impl Lowering<'_> {
             .map(String::as_str)
             .chain(op.inline.iter().map(|(name, _)| name.as_str()))
             .collect();
-        let text = format!("{name} {flag}{} {dest}", shown.join(" "));
         let created_by = format!("{name} {} {dest} # buildkit", shown.join(" "));
         let inputs = [current.end.planned.vertex].into_iter().chain(input).collect();
-        let vertex = self.vertex(current, Op::Copy(op), inputs, &text);
-        self.step(current, span, text, Some(vertex), Some(layer_history(created_by)));
+        let vertex = self.vertex(current, Op::Copy(op), inputs, at.text);
+        self.step(current, at, Some(vertex), Some(layer_history(created_by)));
         Ok(())
     }
+}
+
+/// Where a `COPY` or `ADD` reads, and whether it is an `ADD` and unpacks.
+struct Reading {
+    from: CopyFrom,
+    input: Option<VertexId>,
+    unpack: Option<bool>,
 }
 
 /// An absolute destination that still ends in a slash if it was written so.
