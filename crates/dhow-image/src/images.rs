@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dhow_oci::{DiffId, Digest, ImageConfig, ParseReferenceError, Reference, chain_ids};
@@ -50,7 +51,7 @@ pub enum ReadImageError {
         /// The image.
         id: Digest,
         /// Why.
-        source: ReadError,
+        source: Box<ReadError>,
     },
     /// Its configuration is not one.
     #[error("the configuration of image {id} is malformed")]
@@ -160,7 +161,7 @@ impl Images {
     /// The same, byte for byte.
     pub fn config_bytes(&self, id: &Digest) -> Result<Vec<u8>, ReadImageError> {
         let bytes = self.store.content().read_bounded(id, CONFIG_BYTES_MAX);
-        bytes.map_err(|source| ReadImageError::Config { id: *id, source })
+        bytes.map_err(|error| ReadImageError::Config { id: *id, source: Box::new(error) })
     }
 
     /// The snapshots in which layers are unpacked, lowest first. A layer that took attributes from those
@@ -189,7 +190,7 @@ impl Images {
         let bytes = serde_json::to_vec(config).expect("a configuration has only text for keys");
         let id = self.store.content().put(lease, &bytes)?.digest;
         let existed = self.store.images().get(&id)?.is_some();
-        let record = self.record(id, config)?;
+        let record = self.record(id, config, lease)?;
         let name = |reference: &Reference| ImageName {
             reference: reference.to_string(),
             manifest: None,
@@ -200,14 +201,28 @@ impl Images {
         Ok(Created { id, existed, moved })
     }
 
-    /// What the store is to know of an image whose layers are unpacked.
-    pub(crate) fn record(&self, id: Digest, config: &ImageConfig) -> Result<ImageRecord, SaveImageError> {
+    /// What the store is to know of an image whose layers are unpacked. It keeps the travelling bytes of its
+    /// layers alive, as other tools' layers cannot be made again byte for byte.
+    pub(crate) fn record(
+        &self,
+        id: Digest,
+        config: &ImageConfig,
+        lease: &Lease,
+    ) -> Result<ImageRecord, SaveImageError> {
         let diff_ids = config.rootfs.diff_ids.clone();
         let snapshots: Vec<String> =
             self.layer_snapshots(&diff_ids)?.iter().map(SnapshotName::to_string).collect();
         let mut size_bytes = 0;
         for snapshot in &snapshots {
             size_bytes += self.store.layers().by_snapshot(snapshot)?.map_or(0, |layer| layer.size_bytes);
+        }
+        let mut blobs = BTreeSet::new();
+        for diff_id in &diff_ids {
+            for blob in self.store.layers().blobs_of(diff_id)? {
+                if self.store.content().acquire(lease, &blob.digest).map_err(PutBlobError::from)?.is_some() {
+                    blobs.insert(blob.digest);
+                }
+            }
         }
         Ok(ImageRecord {
             id,
@@ -216,7 +231,7 @@ impl Images {
             size_bytes,
             diff_ids,
             snapshots,
-            blobs: Default::default(),
+            blobs,
             labels: config.config.labels.clone(),
         })
     }

@@ -6,17 +6,30 @@
 //! a record names them; only then does it have a name anybody can find.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod ensure;
 mod event;
 mod freeze;
+mod gc;
 mod images;
 mod install;
+mod load;
 mod pull;
+mod push;
+mod remove;
+mod save;
 mod tee;
+mod travel;
 
 pub use ensure::{EnsureError, EnsurePolicy};
 pub use event::{PullEvent, PullObserver};
 pub use freeze::{FreezeError, FrozenLayer, snapshot_name};
+pub use gc::Freed;
 pub use images::{Created, FindError, Images, ReadImageError, SaveImageError};
 pub use install::{InstallError, LayerError};
+pub use load::{LoadError, Loaded};
 pub use pull::{PullError, Pulled};
+pub use push::{PushError, PushEvent, PushObserver, PushedImage};
+pub use remove::{RemoveError, Removed, TagImageError};
+pub use save::{SaveError, SaveItem};
+pub use travel::TravelError;

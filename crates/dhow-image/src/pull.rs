@@ -28,7 +28,7 @@ pub enum PullError {
         /// The image.
         reference: String,
         /// The platform.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// What there is instead.
         offered: Vec<String>,
     },
@@ -54,7 +54,7 @@ pub enum PullError {
         /// The document.
         digest: Digest,
         /// Why.
-        source: DocumentError,
+        source: Box<DocumentError>,
     },
     /// The configuration is malformed.
     #[error("configuration {digest} of {reference} is malformed")]
@@ -90,7 +90,7 @@ pub enum PullError {
         /// The image.
         reference: String,
         /// Why.
-        source: InstallError,
+        source: Box<InstallError>,
     },
     /// A manifest or configuration could not be stored.
     #[error("cannot store {reference}")]
@@ -176,7 +176,7 @@ impl Pull<'_> {
     }
 
     fn no_platform(&self, index: &dhow_oci::Index) -> PullError {
-        let (reference, wanted) = (self.reference.familiar(), self.platform.clone());
+        let (reference, wanted) = (self.reference.familiar(), Box::new(self.platform.clone()));
         let mut offered = index.platforms();
         if offered.is_empty() {
             offered.push("none".to_owned());
@@ -188,7 +188,7 @@ impl Pull<'_> {
         Document::parse(Some(&descriptor.media_type), bytes).map_err(|source| PullError::Manifest {
             reference: self.reference.familiar(),
             digest: descriptor.digest,
-            source,
+            source: Box::new(source),
         })
     }
 
@@ -265,7 +265,10 @@ impl Pull<'_> {
     fn not_installed(&self, error: InstallError) -> PullError {
         match error {
             InstallError::Registry(error) => PullError::Registry(error),
-            source => PullError::Install { reference: self.reference.to_string(), source },
+            source => {
+                let source = Box::new(source);
+                PullError::Install { reference: self.reference.to_string(), source }
+            }
         }
     }
 
@@ -309,11 +312,9 @@ impl Pull<'_> {
     ) -> Result<Pulled, PullError> {
         let (store, id) = (self.images.store(), manifest.config.digest);
         let before = self.images.by_reference(self.reference)?;
-        let mut record = self.images.record(id, config)?;
+        let mut record = self.images.record(id, config, self.lease)?;
         record.target = Some(target.clone());
-        let layers = manifest.layers.iter().map(|layer| layer.digest);
-        let here = |digest: &Digest| matches!(store.content().find(digest), Ok(Some(_)));
-        record.blobs = layers.filter(here).chain([descriptor.digest]).collect();
+        record.blobs.insert(descriptor.digest);
         let (registry, repository) = (self.reference.registry(), self.reference.repository());
         let travelled: Vec<Digest> = manifest.layers.iter().map(|layer| layer.digest).collect();
         store.layers().put_sources(&travelled, registry, repository)?;

@@ -1,0 +1,242 @@
+use std::collections::BTreeSet;
+use std::time::SystemTime;
+
+use dhow_oci::{Digest, Reference, chain_ids};
+use dhow_snapshot::SnapshotKey;
+use dhow_store::{
+    DatabaseError, GcError, Holders, Image, ImageName, Named, RemoveImageError, RepoDigest, TagError,
+};
+
+use crate::{FindError, Freed, Images};
+
+/// What happened on the way to an image's end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// A name or a digest in a repository, as people write it, no longer means the image.
+    Untagged(String),
+    /// The image, or a layer that only it had, is gone.
+    Deleted(Digest),
+}
+
+/// Why an image was not removed. The words are Docker's.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    /// It cannot be found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// Its last name cannot go, as a container uses it.
+    #[error(
+        "conflict: unable to remove repository reference \"{text}\" (must force) - container {container} is using its referenced image {image}"
+    )]
+    NameInUse {
+        /// The name.
+        text: String,
+        /// The first container that uses the image.
+        container: String,
+        /// The image.
+        image: String,
+    },
+    /// It cannot go, as a container uses it.
+    #[error(
+        "conflict: unable to delete {image} (cannot be forced) - image is being used by container {container}"
+    )]
+    InUse {
+        /// The image.
+        image: String,
+        /// The first container that uses the image.
+        container: String,
+    },
+    /// It was named by its ID and has several names.
+    #[error(
+        "conflict: unable to delete {image} (must be forced) - image is referenced in multiple repositories"
+    )]
+    ManyNames {
+        /// The image.
+        image: String,
+    },
+    /// The store did not let it go.
+    #[error(transparent)]
+    Store(#[from] RemoveImageError),
+    /// What it had could not be freed.
+    #[error(transparent)]
+    Gc(#[from] GcError),
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+/// Why an image got no further name.
+#[derive(Debug, thiserror::Error)]
+pub enum TagImageError {
+    /// It cannot be found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The new name has a digest.
+    #[error("refusing to create a tag with a digest reference")]
+    Digest,
+    /// The store did not do it.
+    #[error(transparent)]
+    Tag(#[from] TagError),
+}
+
+/// What the text that names an image means.
+enum Meaning {
+    Name(String),
+    Digest(RepoDigest),
+    Id,
+}
+
+impl Images {
+    /// Gives an image one more name. `now` is the time, in seconds since 1970.
+    pub fn tag(&self, text: &str, name: &Reference, now: i64) -> Result<(), TagImageError> {
+        if name.digest().is_some() {
+            return Err(TagImageError::Digest);
+        }
+        let image = self.find(text)?;
+        let reference = name.clone().or_latest().to_string();
+        let name = ImageName { reference, manifest: None, tagged_at: now };
+        self.store().images().tag(&image.record.id, &name)?;
+        Ok(())
+    }
+
+    /// Takes a name from an image, and removes the image with its last one; an ID removes it with all its
+    /// names. With `force` an image goes though it has several names, and a name goes though a container
+    /// uses the image, which then stays. `now` and `keep` are for [`gc`](Self::gc).
+    pub fn remove(
+        &self,
+        text: &str,
+        force: bool,
+        now: SystemTime,
+        keep: &dyn Fn(&SnapshotKey) -> bool,
+    ) -> Result<Vec<Removed>, RemoveError> {
+        let image = self.find(text)?;
+        match meaning(text, &image) {
+            Meaning::Name(name) if image.names.len() > 1 => self.untag(&image, &name),
+            Meaning::Digest(digest) if !image.names.is_empty() || image.repo_digests.len() > 1 => {
+                self.forget_digest(&image, &digest)
+            }
+            Meaning::Id if !force && repositories(&image) > 1 => {
+                Err(RemoveError::ManyNames { image: image.record.id.short() })
+            }
+            Meaning::Id => {
+                self.delete(&image, now, keep).map_err(|(error, holders)| in_use(&image, error, holders))
+            }
+            meaning => match (self.delete(&image, now, keep), meaning) {
+                (Err((_, Some(_))), Meaning::Name(name)) if force => self.untag(&image, &name),
+                (Err((_, Some(_))), Meaning::Digest(digest)) if force => self.forget_digest(&image, &digest),
+                (result, _) => result.map_err(|(error, holders)| name_in_use(text, &image, error, holders)),
+            },
+        }
+    }
+
+    /// Removes an image with its names if nobody uses it.
+    pub(crate) fn delete(
+        &self,
+        image: &Image,
+        now: SystemTime,
+        keep: &dyn Fn(&SnapshotKey) -> bool,
+    ) -> Result<Vec<Removed>, (RemoveError, Option<Holders>)> {
+        let plain = |error: RemoveError| (error, None);
+        let image = match self.store().images().remove(&image.record.id, Named::Untag) {
+            Ok(image) => image,
+            Err(RemoveImageError::InUse { id, holders }) => {
+                let kept = holders.clone();
+                return Err((RemoveImageError::InUse { id, holders }.into(), Some(kept)));
+            }
+            Err(error) => return Err(plain(error.into())),
+        };
+        let names = image.names.iter().map(|name| Removed::Untagged(familiar(&name.reference)));
+        let digests = image.repo_digests.iter().map(|digest| Removed::Untagged(familiar_digest(digest)));
+        let mut removed: Vec<Removed> = names.chain(digests).collect();
+        removed.push(Removed::Deleted(image.record.id));
+        let freed = self.gc(now, keep).map_err(|error| plain(error.into()))?;
+        removed.extend(layers_gone(&image, &freed));
+        Ok(removed)
+    }
+
+    fn forget_digest(&self, image: &Image, digest: &RepoDigest) -> Result<Vec<Removed>, RemoveError> {
+        self.store().images().remove_repo_digest(&image.record.id, digest)?;
+        Ok(vec![Removed::Untagged(familiar_digest(digest))])
+    }
+
+    /// Takes one name away, and the repository's digests with its last name there.
+    fn untag(&self, image: &Image, name: &str) -> Result<Vec<Removed>, RemoveError> {
+        self.store().images().untag(name)?;
+        let mut removed = vec![Removed::Untagged(familiar(name))];
+        let repository = repository_of(name);
+        let others = image.names.iter().filter(|other| other.reference != name);
+        if others.clone().all(|other| repository_of(&other.reference) != repository) {
+            for digest in
+                image.repo_digests.iter().filter(|digest| Some(&digest.repository) == repository.as_ref())
+            {
+                self.store().images().remove_repo_digest(&image.record.id, digest)?;
+                removed.push(Removed::Untagged(familiar_digest(digest)));
+            }
+        }
+        Ok(removed)
+    }
+}
+
+fn meaning(text: &str, image: &Image) -> Meaning {
+    let Ok(reference) = text.parse::<Reference>() else { return Meaning::Id };
+    if let Some(digest) = reference.digest() {
+        let repo_digest = RepoDigest { repository: reference.name(), digest };
+        return if image.repo_digests.contains(&repo_digest) {
+            Meaning::Digest(repo_digest)
+        } else {
+            Meaning::Id
+        };
+    }
+    let name = reference.or_latest().to_string();
+    match image.names.iter().any(|held| held.reference == name) {
+        true => Meaning::Name(name),
+        false => Meaning::Id,
+    }
+}
+
+fn repositories(image: &Image) -> usize {
+    let repositories: BTreeSet<_> = image.names.iter().map(|name| repository_of(&name.reference)).collect();
+    repositories.len()
+}
+
+fn repository_of(reference: &str) -> Option<String> {
+    reference.parse::<Reference>().ok().map(|reference| reference.name())
+}
+
+/// A stored name as people write it.
+pub(crate) fn familiar(reference: &str) -> String {
+    reference.parse::<Reference>().map_or_else(|_| reference.to_owned(), |parsed| parsed.familiar())
+}
+
+fn familiar_digest(digest: &RepoDigest) -> String {
+    format!("{}@{}", familiar(&digest.repository), digest.digest)
+}
+
+/// The layers that went with an image, by chain id as docker names them, topmost first.
+fn layers_gone(image: &Image, freed: &Freed) -> Vec<Removed> {
+    let chain = chain_ids(&image.record.diff_ids);
+    let layers = image.record.snapshots.iter().zip(chain).rev();
+    let gone = layers.filter(|(snapshot, _)| freed.snapshots.contains(snapshot));
+    gone.map(|(_, chain_id)| Removed::Deleted(chain_id.digest())).collect()
+}
+
+fn first(holders: &Holders) -> String {
+    holders.0.first().map(|holder| holder.key.chars().take(12).collect()).unwrap_or_default()
+}
+
+fn in_use(image: &Image, error: RemoveError, holders: Option<Holders>) -> RemoveError {
+    match holders {
+        Some(holders) => RemoveError::InUse { image: image.record.id.short(), container: first(&holders) },
+        None => error,
+    }
+}
+
+fn name_in_use(text: &str, image: &Image, error: RemoveError, holders: Option<Holders>) -> RemoveError {
+    match holders {
+        Some(holders) => {
+            let (container, image) = (first(&holders), image.record.id.short());
+            RemoveError::NameInUse { text: text.to_owned(), container, image }
+        }
+        None => error,
+    }
+}

@@ -1,0 +1,222 @@
+//! The bytes in which layers leave: those they came in, or else, once, ours.
+
+use std::io::{self, BufWriter, Write};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::thread;
+
+use dhow_layer::{CompressOptions, Compression, Compressor, Decompressor, DiffError, DiffOptions, write_tar};
+use dhow_oci::{Descriptor, DiffId, Digest, Digester, Document, MANIFEST_BYTES_MAX, Manifest, media_type};
+use dhow_snapshot::Snapshotter as _;
+use dhow_store::{AcquireError, CommitError, DatabaseError, Image, IngestError, LayerBlob, Lease, ReadError};
+
+use crate::{Images, ReadImageError};
+
+/// Between tar writer and compressor.
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// Why a layer cannot leave.
+#[derive(Debug, thiserror::Error)]
+pub enum TravelError {
+    /// Its folder cannot be written as a tar.
+    #[error("cannot write layer {diff_id}")]
+    Diff {
+        /// The layer.
+        diff_id: DiffId,
+        /// Why.
+        source: DiffError,
+    },
+    /// Its bytes cannot be compressed.
+    #[error("cannot compress layer {diff_id}")]
+    Compress {
+        /// The layer.
+        diff_id: DiffId,
+        /// Why.
+        source: io::Error,
+    },
+    /// It was made elsewhere, and the bytes it came in are gone.
+    #[error(
+        "the original bytes of layer {diff_id} are not here and cannot be made again: pull the image it is from"
+    )]
+    Lost {
+        /// The layer.
+        diff_id: DiffId,
+    },
+    /// It is not here at all.
+    #[error(transparent)]
+    Missing(#[from] ReadImageError),
+    /// The store could not be asked.
+    #[error(transparent)]
+    Acquire(#[from] AcquireError),
+    /// The store could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The compressed bytes could not be stored.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// The compressed bytes could not be stored.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+/// A manifest with its bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct WrittenManifest {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) manifest: Manifest,
+}
+
+impl WrittenManifest {
+    /// A manifest of our own making.
+    ///
+    /// It speaks OCI, as its layers then may be zstd and every registry and engine of the last years reads
+    /// it. Layers of a Docker base are called by their OCI names, which mean the same bytes; a manifest that
+    /// mixes both is refused by some registries. Who needs Docker's types keeps them by not rebuilding:
+    /// an image that came with a Docker manifest leaves with it.
+    pub(crate) fn new(config: Descriptor, layers: Vec<Descriptor>) -> WrittenManifest {
+        let layers =
+            layers.into_iter().map(|layer| Descriptor { media_type: oci(&layer.media_type), ..layer });
+        let manifest = Manifest::new(media_type::OCI_MANIFEST, config, layers.collect());
+        let bytes = serde_json::to_vec(&manifest).expect("a manifest has only text for keys");
+        let descriptor = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
+        WrittenManifest { descriptor, bytes, manifest }
+    }
+}
+
+fn oci(layer: &str) -> String {
+    match layer {
+        media_type::DOCKER_LAYER => media_type::OCI_LAYER,
+        media_type::DOCKER_LAYER_GZIP => media_type::OCI_LAYER_GZIP,
+        other => other,
+    }
+    .to_owned()
+}
+
+impl Images {
+    /// The manifest an image came with, if it is still here. Below an index it is the one of this image.
+    pub(crate) fn original_manifest(&self, image: &Image) -> Option<WrittenManifest> {
+        let target = image.record.target.as_ref()?;
+        match self.document(target)? {
+            (bytes, Document::Manifest(manifest)) => {
+                let is_ours = manifest.config.digest == image.record.id;
+                is_ours.then(|| WrittenManifest { descriptor: target.clone(), bytes, manifest: *manifest })
+            }
+            (_, Document::Index(_)) => {
+                image.record.blobs.iter().find_map(|digest| self.manifest_of(image, digest))
+            }
+        }
+    }
+
+    fn manifest_of(&self, image: &Image, digest: &Digest) -> Option<WrittenManifest> {
+        let size = self.store().content().find(digest).ok()??.size_bytes;
+        // Layers are among these blobs too; almost all are told by their size or first byte.
+        let (bytes, document) = self.document(&Descriptor::new("", *digest, size))?;
+        let Document::Manifest(manifest) = document else { return None };
+        if manifest.config.digest != image.record.id {
+            return None;
+        }
+        let media_type = manifest.media_type.clone().unwrap_or_else(|| media_type::OCI_MANIFEST.to_owned());
+        let descriptor = Descriptor::new(media_type, *digest, bytes.len() as u64);
+        Some(WrittenManifest { descriptor, bytes, manifest: *manifest })
+    }
+
+    fn document(&self, descriptor: &Descriptor) -> Option<(Vec<u8>, Document)> {
+        let bytes = self.store().content().read_bounded(&descriptor.digest, MANIFEST_BYTES_MAX).ok()?;
+        let served_as = Some(descriptor.media_type.as_str()).filter(|name| !name.is_empty());
+        let document = Document::parse(served_as, &bytes).ok()?;
+        Some((bytes, document))
+    }
+
+    /// The compressed bytes of the layer at `position` of an image, in the store and protected by `lease`.
+    /// Bytes that another tool made are kept as they came; ours are made when first needed and remembered.
+    pub(crate) fn travelling(
+        &self,
+        image: &Image,
+        position: usize,
+        lease: &Lease,
+    ) -> Result<Descriptor, TravelError> {
+        let diff_id = image.record.diff_ids[position];
+        let mut plain = None;
+        for blob in self.store().layers().blobs_of(&diff_id)? {
+            if self.store().content().acquire(lease, &blob.digest)?.is_none() {
+                continue;
+            }
+            if blob.digest == diff_id.digest() {
+                plain = Some(blob);
+                continue;
+            }
+            return Ok(Descriptor::new(blob.media_type, blob.digest, blob.size_bytes));
+        }
+        let blob = match plain {
+            Some(plain) => self.compress(diff_id, lease, |output| {
+                let mut input = Decompressor::new(self.store().content().open(&plain.digest)?)
+                    .map_err(|source| TravelError::Compress { diff_id, source })?;
+                let copied = io::copy(&mut input, output);
+                copied.map(drop).map_err(|source| TravelError::Compress { diff_id, source })
+            })?,
+            None => {
+                let snapshots = self.layer_snapshots(&image.record.diff_ids)?;
+                let folder = self.snapshots().layer_path(&snapshots[position]);
+                let folder = folder.ok_or(ReadImageError::LayerMissing { diff_id })?;
+                self.compress(diff_id, lease, |output| tar(diff_id, &folder, output))?
+            }
+        };
+        self.store().layers().put_blobs(std::slice::from_ref(&blob))?;
+        Ok(Descriptor::new(blob.media_type, blob.digest, blob.size_bytes))
+    }
+
+    /// Compresses what `write` writes and stores it if it is the layer.
+    fn compress(
+        &self,
+        diff_id: DiffId,
+        lease: &Lease,
+        write: impl FnOnce(&mut dyn Write) -> Result<(), TravelError>,
+    ) -> Result<LayerBlob, TravelError> {
+        let failed = |source| TravelError::Compress { diff_id, source };
+        let ingest = self.store().content().ingest(lease)?;
+        let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let options = CompressOptions::new(Compression::Gzip, threads);
+        let compressor = Compressor::new(ingest, &options).map_err(failed)?;
+        let mut output = BufWriter::with_capacity(
+            BUFFER_BYTES,
+            Digested { output: compressor, digester: Digester::sha256() },
+        );
+        write(&mut output)?;
+        let Digested { output, digester } =
+            output.into_inner().map_err(|error| failed(error.into_error()))?;
+        let ingest = output.finish().map_err(failed)?;
+        if DiffId::new(digester.finish()) != diff_id {
+            return Err(TravelError::Lost { diff_id });
+        }
+        let blob = ingest.commit()?;
+        let media_type = media_type::OCI_LAYER_GZIP.to_owned();
+        Ok(LayerBlob { digest: blob.digest, diff_id, media_type, size_bytes: blob.size_bytes })
+    }
+}
+
+fn tar(diff_id: DiffId, folder: &Path, output: &mut dyn Write) -> Result<(), TravelError> {
+    let written = write_tar(folder, output, &DiffOptions::default());
+    written.map(drop).map_err(|source| TravelError::Diff { diff_id, source })
+}
+
+/// Digests what passes through.
+struct Digested<W> {
+    output: W,
+    digester: Digester,
+}
+
+impl<W: Write> Write for Digested<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.output.write(bytes)?;
+        self.digester.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
