@@ -1,2 +1,46 @@
 //! Records and life cycle of containers and volumes.
+//!
+//! [`Containers`] is the door. What it knows is in the store and on disk; how a container is doing is read from
+//! there each time, so any number of processes may work on the same containers and any of them may be killed.
 #![forbid(unsafe_code)]
+
+mod commit;
+mod containers;
+mod create;
+mod error;
+mod exec;
+mod files;
+mod freeze;
+mod logs;
+mod mount;
+mod name;
+mod network;
+mod record;
+mod remove;
+mod request;
+mod signal;
+mod start;
+mod volume;
+
+pub use commit::CommitRequest;
+pub use containers::Containers;
+pub use create::Created;
+pub use error::{
+    CommitError, CreateError, DiskError, FindError, LogsError, RemoveError, RenameError, SignalError,
+    StartError, VolumeError,
+};
+pub use exec::ExecError;
+pub use logs::{LogLine, LogsOptions};
+pub use mount::{
+    BindPropagation, MountError, MountRequest, MountSource, parse_mount, parse_tmpfs, parse_volume,
+};
+pub use name::{InvalidName, check_name, short_id};
+pub use network::{BridgeRequest, HostsFile, NetworkRequest, default_network, setup as set_up_network};
+pub use record::{Container, ContainerRecord, Mount, MountKind, State};
+pub use remove::RemoveOptions;
+pub use request::{
+    CreateRequest, DnsOptions, HostConfig, Limits, LimitsError, LogConfig, NetworkMode, NetworkModeError,
+    Ulimit, UlimitError,
+};
+pub use signal::{AttachError, RestartError, StopOptions};
+pub use start::exited;

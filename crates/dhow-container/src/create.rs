@@ -1,0 +1,414 @@
+//! Making a container: everything is decided here, so that starting it is quick and cannot surprise.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use dhow_net::ContainerPort;
+use dhow_oci::{ContainerConfig, Digest, ImageConfig};
+use dhow_runtime::{
+    ContainerSpec, MountSpec as RuntimeMount, NamespaceChoice, Namespaces, Propagation, SeccompChoice,
+};
+use dhow_snapshot::{MountSpec, SnapshotName, Snapshotter as _};
+use dhow_store::{PutRecordError, Ref};
+
+use crate::containers::{Containers, snapshot_key};
+use crate::error::{CreateError, disk};
+use crate::files::ContainerFiles;
+use crate::mount::{BindPropagation, MountRequest, MountSource, check_target};
+use crate::name::{check_name, random_id, random_name, short_id};
+use crate::record::{ContainerRecord, Mount, MountKind};
+use crate::request::{CreateRequest, HostConfig, NetworkMode};
+use crate::volume::{self, Volumes, remove_dir};
+
+/// How often a name is made up before it is reported as taken.
+const NAME_ATTEMPTS_MAX: u32 = 20;
+
+/// A container that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Containers {
+    /// Makes a container. It has a name, a snapshot and a configuration when this returns, and no process.
+    pub fn create(&self, request: &CreateRequest) -> Result<Created, CreateError> {
+        let wanted = request.name.as_deref().map(check_name).transpose()?;
+        if let Some(name) = wanted
+            && let Some(holder) = self.records().by_name(name)?
+        {
+            // Found early, a conflict costs nothing; the last word has `record`.
+            return Err(CreateError::NameTaken { name: name.into(), holder: holder.key });
+        }
+        check_host(&request.host)?;
+        if let Some(signal) =
+            request.stop_signal.as_ref().filter(|signal| dhow_sys::signal::parse(signal).is_none())
+        {
+            return Err(CreateError::Signal(signal.clone()));
+        }
+        let image = self.images.find(&request.image)?;
+        let lease = self.store().lease("create a container")?;
+        lease.add(Ref::Image(image.record.id))?;
+        // Looked at again under the lease: from here on it stays.
+        let image = self.images.find(&image.record.id.to_string())?.record;
+        let base = self.images.config(&image.id)?;
+        let mut parents = self.images.layer_snapshots(&image.diff_ids)?;
+        parents.reverse();
+        let id = random_id()?;
+        let draft = Draft { containers: self, id: &id, volumes: Vec::new() };
+        let made = draft.make(request, wanted, image.id, base, &parents);
+        drop(lease);
+        made.map(|name| Created { id, name })
+    }
+}
+
+/// A container that is being made. What it has on disk goes if it fails.
+struct Draft<'a> {
+    containers: &'a Containers,
+    id: &'a str,
+    /// Anonymous volumes made for it.
+    volumes: Vec<String>,
+}
+
+impl Draft<'_> {
+    fn make(
+        mut self,
+        request: &CreateRequest,
+        name: Option<&str>,
+        image: Digest,
+        base: ImageConfig,
+        parents: &[SnapshotName],
+    ) -> Result<String, CreateError> {
+        let made = self.try_make(request, name, image, base, parents);
+        if made.is_err() {
+            self.undo();
+        }
+        made
+    }
+
+    fn try_make(
+        &mut self,
+        request: &CreateRequest,
+        name: Option<&str>,
+        image: Digest,
+        base: ImageConfig,
+        parents: &[SnapshotName],
+    ) -> Result<String, CreateError> {
+        let containers = self.containers;
+        let dir = containers.bundle(self.id).dir().to_path_buf();
+        fs::create_dir_all(containers.bundle(self.id).rootfs()).map_err(disk("create", &dir))?;
+        // Held until the record is there: what is locked is not rubbish.
+        let _lock = containers.create_lock(self.id)?;
+        let snapshots = containers.images.snapshots();
+        let _prepared = snapshots.prepare(&snapshot_key(self.id), parents)?;
+        let created = (containers.clock)().to_string();
+        let config = merge(base.config, request);
+        let view = snapshots.view(parents)?;
+        let mounts = self.mounts(request, &config, &view, &created)?;
+        let (image_name, host) = (request.image.clone(), request.host.clone());
+        let record = ContainerRecord { created, image, image_name, config, host, mounts };
+        self.write_bundle(&record)?;
+        self.record(name, &record, parents)
+    }
+
+    fn write_bundle(&self, record: &ContainerRecord) -> Result<(), CreateError> {
+        let bundle = self.containers.bundle(self.id);
+        let files = ContainerFiles::new(&bundle, self.id, record);
+        files.write()?;
+        let spec = spec(self.containers, self.id, record, &files).to_spec()?;
+        let path = bundle.config();
+        let json = serde_json::to_vec(&spec).expect("an OCI configuration serializes");
+        fs::write(&path, json).map_err(disk("write", &path))?;
+        Ok(())
+    }
+
+    /// Makes the container visible, under the wanted name or one that is free.
+    fn record(
+        &self,
+        name: Option<&str>,
+        record: &ContainerRecord,
+        parents: &[SnapshotName],
+    ) -> Result<String, CreateError> {
+        let body = serde_json::to_string(record).expect("a record serializes");
+        let mut refs = vec![Ref::Image(record.image), Ref::Snapshot(self.id.into())];
+        refs.extend(parents.iter().map(|parent| Ref::Snapshot(parent.to_string())));
+        let volumes = record.volumes().map(|(name, _)| name.to_string());
+        refs.extend(volumes.map(|key| Ref::Record { kind: volume::KIND.into(), key }));
+        let candidates: Vec<String> = match name {
+            Some(name) => vec![name.into()],
+            None => (0..NAME_ATTEMPTS_MAX).map(random_name).collect::<Result<_, _>>()?,
+        };
+        let mut taken = None;
+        for name in candidates {
+            match self.containers.records().put(self.id, Some(&name), &body, &refs) {
+                Ok(()) => return Ok(name),
+                Err(PutRecordError::NameTaken { name, holder, .. }) => {
+                    taken = Some(CreateError::NameTaken { name, holder });
+                }
+                Err(error) => return Err(CreateError::Record(error)),
+            }
+        }
+        Err(taken.expect("there was a candidate"))
+    }
+
+    /// What is mounted: what the user asks for, then what other containers share, then the image's volumes.
+    fn mounts(
+        &mut self,
+        request: &CreateRequest,
+        config: &ContainerConfig,
+        image: &MountSpec,
+        created: &str,
+    ) -> Result<Vec<Mount>, CreateError> {
+        let mut mounts: Vec<Mount> = Vec::new();
+        let mut taken = BTreeSet::new();
+        for mount in &request.mounts {
+            if !taken.insert(mount.target.clone()) {
+                return Err(CreateError::DuplicateMount(mount.target.clone()));
+            }
+            mounts.push(self.mount(mount, image, created)?);
+        }
+        for (from, readonly) in &request.volumes_from {
+            let shared = self.containers.find(from)?.record.mounts;
+            let shared = shared.into_iter().filter(|mount| !matches!(mount.kind, MountKind::Tmpfs { .. }));
+            for mut mount in shared.filter(|mount| taken.insert(mount.target.clone())) {
+                mount.readonly |= readonly;
+                if let MountKind::Volume { anonymous, .. } = &mut mount.kind {
+                    *anonymous = false;
+                }
+                mounts.push(mount);
+            }
+        }
+        for target in config.volumes.keys() {
+            let target = check_target(target)?;
+            if taken.insert(target.clone()) {
+                let source = MountSource::Volume { name: None, no_copy: false };
+                mounts.push(self.mount(&MountRequest { target, readonly: false, source }, image, created)?);
+            }
+        }
+        Ok(mounts)
+    }
+
+    fn mount(
+        &mut self,
+        request: &MountRequest,
+        image: &MountSpec,
+        created: &str,
+    ) -> Result<Mount, CreateError> {
+        let kind = match &request.source {
+            MountSource::Bind { path, create, propagation } => {
+                ensure_source(path, *create)?;
+                MountKind::Bind { source: path.clone(), propagation: *propagation }
+            }
+            MountSource::Volume { name, no_copy } => {
+                let anonymous = name.is_none();
+                let name = name.clone().map_or_else(random_id, Ok)?;
+                let volumes = Volumes::new(self.containers.store());
+                volumes.ensure(&name, anonymous, created)?;
+                if anonymous {
+                    self.volumes.push(name.clone());
+                }
+                if !no_copy {
+                    volumes.fill(&name, image, &request.target)?;
+                }
+                MountKind::Volume { name, anonymous }
+            }
+            MountSource::Tmpfs { options } => MountKind::Tmpfs { options: options.clone() },
+        };
+        Ok(Mount { target: request.target.clone(), readonly: request.readonly, kind })
+    }
+
+    /// Best effort: the error to be told is another one, and what stays has no record, so `sweep` finds it.
+    fn undo(&self) {
+        let containers = self.containers;
+        let _ = containers.images.snapshots().remove(&snapshot_key(self.id));
+        let _ = remove_dir(containers.bundle(self.id).dir());
+        for name in &self.volumes {
+            let _ = Volumes::new(containers.store()).remove_unused(name);
+        }
+    }
+}
+
+fn ensure_source(path: &Path, create: bool) -> Result<(), CreateError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => match create {
+            true => Ok(fs::create_dir_all(path).map_err(disk("create", path))?),
+            false => Err(CreateError::BindSource(path.into())),
+        },
+        Err(error) => Err(disk("look at", path)(error).into()),
+    }
+}
+
+fn check_host(host: &HostConfig) -> Result<(), CreateError> {
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
+    host.limits.check(cpus)?;
+    if host.uts_host && host.hostname.is_some() {
+        return Err(CreateError::Conflict("hostname and the UTS mode"));
+    }
+    if host.network != NetworkMode::Bridge && (host.ip.is_some() || host.mac.is_some()) {
+        return Err(CreateError::Conflict("an address and the network mode"));
+    }
+    Ok(())
+}
+
+/// How the image wants to be run, with what the user wants instead.
+fn merge(mut config: ContainerConfig, request: &CreateRequest) -> ContainerConfig {
+    if let Some(entrypoint) = &request.entrypoint {
+        config.entrypoint = Some(entrypoint.clone()).filter(|words| !words.is_empty());
+        config.cmd = None;
+    }
+    if !request.command.is_empty() {
+        config.cmd = Some(request.command.clone());
+    }
+    for entry in &request.env {
+        match entry.split_once('=') {
+            Some((name, value)) => config.set_env(name, value),
+            None => config.env.retain(|known| known.split('=').next() != Some(entry)),
+        }
+    }
+    if let Some(workdir) = &request.workdir {
+        config.working_dir.clone_from(workdir);
+    }
+    if let Some(user) = &request.user {
+        config.user.clone_from(user);
+    }
+    if let Some(signal) = &request.stop_signal {
+        config.stop_signal.clone_from(signal);
+    }
+    config.labels.extend(request.labels.clone());
+    let published = request.host.publish.iter().map(|mapping| &mapping.container_port);
+    let ports: BTreeSet<&ContainerPort> = request.expose.iter().chain(published).collect();
+    config.exposed_ports.extend(ports.into_iter().map(|port| (port.to_string(), Default::default())));
+    config
+}
+
+/// The container in the runtime's words.
+fn spec(
+    containers: &Containers,
+    id: &str,
+    record: &ContainerRecord,
+    files: &ContainerFiles,
+) -> ContainerSpec {
+    let (config, host) = (&record.config, &record.host);
+    let volumes = Volumes::new(containers.store());
+    let own = |is_host: bool| if is_host { NamespaceChoice::Host } else { NamespaceChoice::Private };
+    let mut mounts = files.mounts();
+    mounts.extend(record.mounts.iter().map(|mount| runtime_mount(mount, &volumes)));
+    ContainerSpec {
+        id: id.into(),
+        args: record.args(),
+        env: config.env.clone(),
+        cwd: config.working_dir.clone(),
+        user: config.user.clone(),
+        groups: host.groups.clone(),
+        hostname: if host.uts_host { String::new() } else { files.hostname().into() },
+        terminal: host.tty,
+        readonly_rootfs: host.read_only,
+        no_new_privileges: host.no_new_privileges,
+        privileged: host.privileged,
+        init: host.init,
+        seccomp: if host.seccomp_unconfined { SeccompChoice::Unconfined } else { SeccompChoice::Default },
+        cap_add: host.cap_add.clone(),
+        cap_drop: host.cap_drop.clone(),
+        namespaces: Namespaces {
+            network: own(host.network == NetworkMode::Host),
+            pid: own(host.pid_host),
+            ipc: own(host.ipc_host),
+            uts: own(host.uts_host),
+            cgroup: own(host.cgroup_host),
+        },
+        mounts,
+        rlimits: host.ulimits.iter().map(crate::request::Ulimit::to_rlimit).collect(),
+        resources: host.limits.to_resources(),
+        sysctls: host.sysctls.clone(),
+        shm_bytes: host.shm_bytes,
+        ..ContainerSpec::default()
+    }
+}
+
+fn runtime_mount(mount: &Mount, volumes: &Volumes<'_>) -> RuntimeMount {
+    let bind = |source, propagation| RuntimeMount::Bind {
+        source,
+        target: mount.target.clone(),
+        readonly: mount.readonly,
+        propagation,
+    };
+    match &mount.kind {
+        MountKind::Bind { source, propagation: BindPropagation::Rprivate } => {
+            bind(source.clone(), Propagation::Private)
+        }
+        MountKind::Bind { source, propagation: BindPropagation::Rslave } => {
+            bind(source.clone(), Propagation::Slave)
+        }
+        MountKind::Volume { name, .. } => bind(volumes.data_dir(name), Propagation::Private),
+        MountKind::Tmpfs { options } => {
+            let mut options = options.clone();
+            if mount.readonly {
+                options.push("ro".into());
+            }
+            RuntimeMount::Tmpfs { target: mount.target.clone(), options }
+        }
+    }
+}
+
+/// What a container calls itself.
+pub(crate) fn hostname_of(id: &str, host: &HostConfig, of_host: impl FnOnce() -> String) -> String {
+    match &host.hostname {
+        Some(name) => name.clone(),
+        None if host.network == NetworkMode::Host || host.uts_host => of_host(),
+        None => short_id(id).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> ContainerConfig {
+        ContainerConfig {
+            entrypoint: Some(vec!["python".into()]),
+            cmd: Some(vec!["app.py".into()]),
+            env: vec!["A=1".into(), "B=2".into()],
+            ..ContainerConfig::default()
+        }
+    }
+
+    fn args(entrypoint: Option<&[&str]>, command: &[&str]) -> Vec<String> {
+        let words = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
+        let request = CreateRequest {
+            entrypoint: entrypoint.map(words),
+            command: words(command),
+            ..CreateRequest::default()
+        };
+        let config = merge(image(), &request);
+        [config.entrypoint.unwrap_or_default(), config.cmd.unwrap_or_default()].concat()
+    }
+
+    #[test]
+    fn a_command_replaces_cmd_and_an_entrypoint_replaces_both() {
+        assert_eq!(args(None, &[]), ["python", "app.py"]);
+        assert_eq!(args(None, &["x.py"]), ["python", "x.py"]);
+        assert_eq!(args(Some(&["sh"]), &[]), ["sh"]);
+        assert_eq!(args(Some(&["sh"]), &["-c", "x"]), ["sh", "-c", "x"]);
+        assert_eq!(args(Some(&[]), &["ls"]), ["ls"]);
+    }
+
+    #[test]
+    fn variables_are_set_in_place_and_a_bare_name_removes_one() {
+        let request =
+            CreateRequest { env: vec!["A=3".into(), "B".into(), "C=".into()], ..CreateRequest::default() };
+        assert_eq!(merge(image(), &request).env, ["A=3", "C="]);
+    }
+
+    #[test]
+    fn a_published_port_is_exposed() {
+        let mut request =
+            CreateRequest { expose: vec!["53/udp".parse().unwrap()], ..CreateRequest::default() };
+        request.host.publish = dhow_net::PortMapping::parse("8080:80").unwrap();
+        let ports: Vec<String> = merge(image(), &request).exposed_ports.into_keys().collect();
+        assert_eq!(ports, ["53/udp", "80/tcp"]);
+    }
+}

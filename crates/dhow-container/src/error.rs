@@ -1,0 +1,326 @@
+//! Why something could not be done with a container.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use dhow_image::{FindError as FindImageError, ReadImageError};
+use dhow_snapshot::SnapshotError;
+use dhow_store::{DatabaseError, LeaseError};
+
+use crate::mount::MountError;
+use crate::name::InvalidName;
+use crate::request::LimitsError;
+
+/// Why a text does not lead to a container.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// No container goes by it.
+    #[error("No such container: {0}")]
+    NotFound(String),
+    /// Several ids begin so.
+    #[error("Multiple IDs found with provided prefix: {0}")]
+    Ambiguous(String),
+    /// Its record cannot be read.
+    #[error("the record of container {id} is damaged")]
+    Damaged {
+        /// The container.
+        id: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// The disk failed us.
+    #[error(transparent)]
+    Io(#[from] DiskError),
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+/// The disk failed us.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct DiskError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Turns an I/O error into one that says what was done to what.
+pub(crate) fn disk(action: &'static str, path: &Path) -> impl Fn(io::Error) -> DiskError {
+    let path = path.to_path_buf();
+    move |source| DiskError { action, path: path.clone(), source }
+}
+
+/// Why no container was made. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The image is not there, or the text does not name one.
+    #[error(transparent)]
+    Image(#[from] FindImageError),
+    /// The image is damaged.
+    #[error(transparent)]
+    ReadImage(#[from] ReadImageError),
+    /// The name is not one.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// Another container has the name.
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". \
+         You have to remove (or rename) that container to be able to reuse that name."
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The id of the container that has it.
+        holder: String,
+    },
+    /// A mount does not make sense.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// Two mounts at one place.
+    #[error("Duplicate mount point: {0}")]
+    DuplicateMount(String),
+    /// The source of a bind mount is not there.
+    #[error("invalid mount config for type \"bind\": bind source path does not exist: {}", .0.display())]
+    BindSource(PathBuf),
+    /// A container whose volumes were wanted.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The limits do not make sense.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
+    /// Options that exclude each other.
+    #[error("conflicting options: {0}")]
+    Conflict(&'static str),
+    /// Not a signal.
+    #[error("invalid signal: {0}")]
+    Signal(String),
+    /// The runtime cannot make it so.
+    #[error(transparent)]
+    Spec(#[from] dhow_runtime::SpecError),
+    /// A volume could not be made.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// The snapshot could not be made.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The image could not be protected from gc.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The record was refused.
+    #[error(transparent)]
+    Record(dhow_store::PutRecordError),
+    /// The system has no random numbers.
+    #[error("cannot make an id: {0}")]
+    Random(getrandom::Error),
+    /// The disk failed us.
+    #[error(transparent)]
+    Io(#[from] DiskError),
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+impl From<getrandom::Error> for CreateError {
+    fn from(error: getrandom::Error) -> Self {
+        CreateError::Random(error)
+    }
+}
+
+/// Why a volume could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// The image's files could not be copied into it.
+    #[error("cannot copy {target} of the image into volume {name}")]
+    Copy {
+        /// The volume.
+        name: String,
+        /// The folder of the image.
+        target: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The record was refused.
+    #[error(transparent)]
+    Record(#[from] dhow_store::PutRecordError),
+    /// The disk failed us.
+    #[error(transparent)]
+    Io(#[from] DiskError),
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+/// Why a container was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no such container.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// Its snapshot is gone.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// It was told to start and did not.
+    #[error(transparent)]
+    Runtime(#[from] dhow_runtime::StartError),
+    /// It is being held.
+    #[error("cannot start a paused container, try unpause instead")]
+    Paused,
+    /// The disk failed us.
+    #[error(transparent)]
+    Io(#[from] DiskError),
+}
+
+impl StartError {
+    /// What `docker run` exits with: 127 if the program is not there, 126 if it cannot be executed, else 125.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            StartError::Runtime(error) => u8::try_from(error.exit_code()).unwrap_or(125),
+            _ => 125,
+        }
+    }
+}
+
+/// Why a running container could not be told something.
+#[derive(Debug, thiserror::Error)]
+pub enum SignalError {
+    /// There is no such container.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// It does not run.
+    #[error("cannot kill container: {name}: container {id} is not running")]
+    NotRunning {
+        /// As the user wrote it.
+        name: String,
+        /// Its id.
+        id: String,
+    },
+    /// It does not run, so it cannot be held either.
+    #[error("container {0} is not running")]
+    Idle(String),
+    /// It is held already.
+    #[error("container {0} is already paused")]
+    AlreadyPaused(String),
+    /// It is not held.
+    #[error("container {0} is not paused")]
+    NotPaused(String),
+    /// Holding processes needs the control group.
+    #[error("cannot pause container {0}: the freezer control group is not available")]
+    NoFreezer(String),
+    /// Not a signal.
+    #[error("invalid signal: {0}")]
+    Invalid(String),
+    /// It does not end.
+    #[error("container {0} did not end after it was killed")]
+    Immortal(String),
+    /// The disk failed us.
+    #[error(transparent)]
+    Io(#[from] DiskError),
+}
+
+/// Why a container was not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    /// There is no such container.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// It runs, and force was not asked for.
+    #[error(
+        "cannot remove container \"{name}\": container is {state}: stop the container before removing or force remove"
+    )]
+    Running {
+        /// Its name.
+        name: String,
+        /// What it does.
+        state: &'static str,
+    },
+    /// It could not be killed.
+    #[error(transparent)]
+    Signal(#[from] SignalError),
+    /// Something else refers to it.
+    #[error(transparent)]
+    Record(#[from] dhow_store::RemoveRecordError),
+    /// Its snapshot could not be removed.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The disk failed us.
+    #[error(transparent)]
+    Io(#[from] DiskError),
+}
+
+/// Why a container has no other name now.
+#[derive(Debug, thiserror::Error)]
+pub enum RenameError {
+    /// There is no such container.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The name is not one.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// It has this name.
+    #[error("Renaming a container with the same name as its current name")]
+    Same,
+    /// Another container has the name.
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". \
+         You have to remove (or rename) that container to be able to reuse that name."
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The id of the container that has it.
+        holder: String,
+    },
+    /// The store refused.
+    #[error(transparent)]
+    Store(dhow_store::RenameError),
+}
+
+/// Why a container's log cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum LogsError {
+    /// There is no such container.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// It has no log.
+    #[error("configured logging driver does not support reading")]
+    NotKept,
+    /// The disk failed us.
+    #[error(transparent)]
+    Io(#[from] DiskError),
+}
+
+/// Why a container did not become an image.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// There is no such container.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The image it was made of is damaged.
+    #[error(transparent)]
+    ReadImage(#[from] ReadImageError),
+    /// It could not be held meanwhile.
+    #[error(transparent)]
+    Signal(#[from] SignalError),
+    /// Its changes could not be copied.
+    #[error("cannot copy the changes of the container")]
+    Copy(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The copy could not become a layer.
+    #[error(transparent)]
+    Freeze(#[from] dhow_image::FreezeError),
+    /// The image was not recorded.
+    #[error(transparent)]
+    Save(#[from] dhow_image::SaveImageError),
+    /// The snapshot failed.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The layers could not be protected from gc.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The system has no random numbers.
+    #[error("cannot make an id: {0}")]
+    Random(getrandom::Error),
+    /// The disk failed us.
+    #[error(transparent)]
+    Io(#[from] DiskError),
+}

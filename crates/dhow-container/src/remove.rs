@@ -1,0 +1,172 @@
+//! Removing containers, and what dead processes left of them.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use dhow_image::Images;
+use dhow_runtime::ExitStatus;
+use dhow_snapshot::{OverlaySnapshotter, Snapshotter as _};
+use dhow_store::Store;
+
+use crate::containers::{Containers, snapshot_key};
+use crate::error::{FindError, RemoveError, RenameError, disk};
+use crate::name::check_name;
+use crate::record::{Container, State};
+use crate::start::Removal;
+use crate::volume::{RemoveVolumeError, Volumes, remove_dir};
+
+/// How old a folder without a lock must be to be taken for rubbish: its maker may be between two instructions.
+const UNLOCKED_AGE_MIN: Duration = Duration::from_secs(60);
+
+/// The length of an id.
+const ID_CHARS: usize = 64;
+
+/// How a container is to be removed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RemoveOptions {
+    /// Kill it if it runs.
+    pub force: bool,
+    /// With the anonymous volumes only it uses.
+    pub volumes: bool,
+}
+
+impl Containers {
+    /// Removes a container.
+    pub fn remove(&self, text: &str, options: RemoveOptions) -> Result<(), RemoveError> {
+        let id = self.resolve(text)?.key;
+        let _lock = self.lock(&id)?;
+        let container = self.look_at(self.resolve(&id).map_err(|error| match error {
+            FindError::NotFound(_) => FindError::NotFound(text.into()),
+            error => error,
+        })?)?;
+        match &container.state {
+            State::Created => {}
+            State::Exited { .. } => drop(self.wait_for_shim(&id)?),
+            State::Starting | State::Running { .. } if options.force => self.end_by_force(&container)?,
+            State::Starting | State::Running { .. } => {
+                let (name, state) = (text.to_string(), container.state.word());
+                return Err(RemoveError::Running { name, state });
+            }
+        }
+        self.discard_with(&container, options.volumes)
+    }
+
+    /// Gives a container another name.
+    pub fn rename(&self, text: &str, name: &str) -> Result<(), RenameError> {
+        let container = self.find(text)?;
+        let name = check_name(name)?;
+        if name == container.name {
+            return Err(RenameError::Same);
+        }
+        self.records().rename(&container.id, Some(name)).map_err(|error| match error {
+            dhow_store::RenameError::NameTaken { name, holder, .. } => {
+                RenameError::NameTaken { name, holder }
+            }
+            error => RenameError::Store(error),
+        })
+    }
+
+    /// Removes a container that does not run, with its anonymous volumes.
+    pub(crate) fn discard(&self, container: &Container) -> Result<(), RemoveError> {
+        self.discard_with(container, true)
+    }
+
+    /// Each step may find itself done: two processes may be at it.
+    fn discard_with(&self, container: &Container, volumes: bool) -> Result<(), RemoveError> {
+        self.records().remove(&container.id)?;
+        self.discard_remains(&container.id)?;
+        if volumes {
+            let anonymous = container.record.volumes().filter(|(_, anonymous)| *anonymous);
+            for (name, _) in anonymous {
+                Volumes::new(self.store()).remove_unused(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is on disk of a container that has no record any more.
+    fn discard_remains(&self, id: &str) -> Result<(), RemoveError> {
+        self.images.snapshots().remove(&snapshot_key(id))?;
+        remove_dir(self.run_dir(id).dir())?;
+        Ok(remove_dir(self.bundle(id).dir())?)
+    }
+
+    /// Removes what dead processes left: folders and snapshots without a record, containers that were to be removed
+    /// at their end and whose shim was killed, and their places on the network.
+    pub fn sweep(&self) -> Result<(), RemoveError> {
+        for container in self.list()? {
+            let is_left =
+                container.record.host.auto_remove && matches!(container.state, State::Exited { .. });
+            // A living shim is about to do it.
+            let dead = is_left && !dhow_runtime::is_alive(&self.run_dir(&container.id)).unwrap_or(true);
+            if dead && let Some(_lock) = self.try_lock(&container.id)? {
+                self.discard(&container)?;
+            }
+        }
+        self.sweep_folders()?;
+        let records = self.records();
+        // What cannot be looked up is kept.
+        let is_known = |key: &str| records.get(key).map_or(true, |record| record.is_some());
+        self.images.snapshots().collect(&|key| is_known(key.as_str()))?;
+        Ok(())
+    }
+
+    fn sweep_folders(&self) -> Result<(), RemoveError> {
+        let dir = self.containers_dir();
+        let Ok(entries) = fs::read_dir(&dir) else { return Ok(()) };
+        for entry in entries {
+            let entry = entry.map_err(disk("list", &dir))?;
+            let Ok(id) = entry.file_name().into_string() else { continue };
+            if id.len() != ID_CHARS || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                continue;
+            }
+            if self.records().get(&id).map_err(FindError::from)?.is_some() {
+                continue;
+            }
+            let is_locked = self.try_lock(&id)?.is_none();
+            let has_lock = entry.path().join("lock").exists();
+            let is_abandoned = if has_lock { !is_locked } else { self.is_old(&entry.path()) };
+            // Looked at again: whoever held the lock has recorded it by now.
+            if is_abandoned && self.records().get(&id).map_err(FindError::from)?.is_none() {
+                self.discard_remains(&id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_old(&self, path: &Path) -> bool {
+        let changed = fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
+        let now = SystemTime::from((self.clock)());
+        changed.is_ok_and(|time| now.duration_since(time).is_ok_and(|age| age >= UNLOCKED_AGE_MIN))
+    }
+}
+
+/// Removes a container from within its shim, which still holds the shim's lock.
+pub(crate) fn remove_ended(
+    removal: &Removal,
+    status: &ExitStatus,
+    clock: fn() -> jiff::Timestamp,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let Removal { root, run, id } = removal;
+    let store = Store::open(root)?;
+    let snapshots = OverlaySnapshotter::open(&root.join("snapshots"))?;
+    let containers = Containers::new(Images::new(store, Arc::new(snapshots)), run, clock);
+    // Whoever waits for the container has this file open and finds the status in it when the lock is free.
+    let mut lock = fs::File::options().write(true).open(containers.run_dir(id).lock())?;
+    lock.write_all(&serde_json::to_vec(status)?)?;
+    containers.discard(&containers.find(id)?)?;
+    // It does not hurt anybody here to look for what others left.
+    Ok(containers.sweep()?)
+}
+
+impl From<RemoveVolumeError> for RemoveError {
+    fn from(error: RemoveVolumeError) -> Self {
+        match error {
+            RemoveVolumeError::Record(error) => error.into(),
+            RemoveVolumeError::Io(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Telling running containers something: stop, kill, restart, pause, wait.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dhow_runtime::{Attached, ExitStatus};
+use dhow_sys::signal;
+
+use crate::containers::Containers;
+use crate::error::{DiskError, FindError, SignalError, StartError, disk};
+use crate::freeze;
+use crate::record::{Container, State};
+
+/// What asks a program to end, unless it or its user says otherwise.
+const STOP_SIGNAL: i32 = 15;
+const KILL_SIGNAL: i32 = 9;
+/// How long a program has to end after it was asked to.
+const STOP_TIMEOUT_S: i64 = 10;
+/// How long the kernel has to end a program that was killed.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it is looked whether a container ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Most of what is read of a note about an exit.
+const STATUS_BYTES_MAX: u64 = 1 << 20;
+
+/// How a container is to be stopped.
+#[derive(Clone, Debug, Default)]
+pub struct StopOptions {
+    /// Instead of the container's stop signal.
+    pub signal: Option<String>,
+    /// Seconds until it is killed, instead of the container's; negative is never.
+    pub timeout_s: Option<i64>,
+}
+
+impl Containers {
+    /// Asks a container's program to end, and makes it if it does not. One that does not run is left alone.
+    pub fn stop(&self, text: &str, options: &StopOptions) -> Result<(), SignalError> {
+        let container = self.find(text)?;
+        match container.state {
+            State::Running { .. } => {}
+            State::Exited { .. } => return self.wait_for_shim(&container.id).map(drop).map_err(Into::into),
+            State::Created | State::Starting => return Ok(()),
+        }
+        let configured = &container.record.config.stop_signal;
+        let number = match options.signal.as_ref().or(Some(configured).filter(|signal| !signal.is_empty())) {
+            Some(text) => signal::parse(text).ok_or_else(|| SignalError::Invalid(text.clone()))?,
+            None => STOP_SIGNAL,
+        };
+        let timeout = options.timeout_s.or(container.record.host.stop_timeout_s).unwrap_or(STOP_TIMEOUT_S);
+        self.send(&container.id, number)?;
+        let limit = u64::try_from(timeout).ok().map(Duration::from_secs);
+        if !self.ends_within(&container.id, limit)? {
+            self.end_by_force(&container)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to a container's program.
+    pub fn kill(&self, text: &str, signal: &str) -> Result<(), SignalError> {
+        let number = signal::parse(signal).ok_or_else(|| SignalError::Invalid(signal.into()))?;
+        let container = self.find(text)?;
+        let not_running = || SignalError::NotRunning { name: text.into(), id: container.id.clone() };
+        if !container.state.is_running() {
+            return Err(not_running());
+        }
+        match number {
+            KILL_SIGNAL => self.end_by_force(&container),
+            _ if self.send(&container.id, number)? => Ok(()),
+            _ => Err(not_running()),
+        }
+    }
+
+    /// Stops and starts a container.
+    pub fn restart(&self, text: &str, options: &StopOptions) -> Result<(), RestartError> {
+        self.stop(text, options)?;
+        Ok(self.start(text)?)
+    }
+
+    /// Holds all processes of a container.
+    pub fn pause(&self, text: &str) -> Result<(), SignalError> {
+        let container = self.find(text)?;
+        match container.state {
+            State::Running { paused: true, .. } => return Err(SignalError::AlreadyPaused(text.into())),
+            State::Running { .. } => {}
+            _ => return Err(SignalError::Idle(container.id)),
+        }
+        match freeze::freeze(&container.id)
+            .map_err(disk("pause the control group of", self.bundle(&container.id).dir()))?
+        {
+            true => Ok(()),
+            false => Err(SignalError::NoFreezer(text.into())),
+        }
+    }
+
+    /// Lets the processes of a container go on.
+    pub fn unpause(&self, text: &str) -> Result<(), SignalError> {
+        let container = self.find(text)?;
+        match container.state {
+            State::Running { paused: true, .. } => Ok(self.thaw(&container.id)?),
+            State::Running { .. } => Err(SignalError::NotPaused(text.into())),
+            _ => Err(SignalError::Idle(container.id)),
+        }
+    }
+
+    /// Waits until a container ended and its shim has given everything back. One that was never started counts as
+    /// ended, with 0.
+    pub fn wait(&self, text: &str) -> Result<i32, FindError> {
+        let container = self.find(text)?;
+        // Opened now: a container that is removed when it ends leaves its status in this file.
+        let lock = File::open(self.run_dir(&container.id).lock());
+        if container.state == State::Created {
+            return Ok(0);
+        }
+        if let Some(status) = self.wait_for_shim(&container.id)? {
+            return Ok(status.exit_code);
+        }
+        let mut json = Vec::new();
+        let read = lock.and_then(|file| file.take(STATUS_BYTES_MAX).read_to_end(&mut json));
+        match read.ok().and_then(|_| serde_json::from_slice::<ExitStatus>(&json).ok()) {
+            Some(status) => Ok(status.exit_code),
+            None => match self.find(&container.id)?.state {
+                State::Exited { status, .. } => Ok(status.exit_code),
+                _ => Ok(0),
+            },
+        }
+    }
+
+    /// Waits until the shim of a container that was seen to end has given everything back.
+    pub fn wait_until_released(&self, id: &str) -> Result<(), DiskError> {
+        self.wait_for_shim(id).map(drop)
+    }
+
+    /// Attaches to a running container.
+    pub fn attach(&self, text: &str) -> Result<(Container, Attached), AttachError> {
+        let container = self.find(text)?;
+        match container.state {
+            State::Running { paused: true, .. } => return Err(AttachError::Paused),
+            State::Running { .. } => {}
+            _ => return Err(AttachError::NotRunning),
+        }
+        let run_dir = self.run_dir(&container.id);
+        let attached = Attached::connect(&run_dir).map_err(disk("connect to", &run_dir.socket()))?;
+        Ok((container, attached))
+    }
+
+    /// Sends a signal, also to a container that is held. False: it does not run.
+    fn send(&self, id: &str, number: i32) -> Result<bool, DiskError> {
+        let run_dir = self.run_dir(id);
+        let sent =
+            dhow_runtime::signal(&run_dir, number).map_err(disk("signal the container of", run_dir.dir()))?;
+        // What is held sees no signal.
+        self.thaw(id).map(|()| sent)
+    }
+
+    fn thaw(&self, id: &str) -> Result<(), DiskError> {
+        if !freeze::is_frozen(id) {
+            return Ok(());
+        }
+        freeze::thaw(id).map_err(disk("resume the control group of", self.bundle(id).dir()))
+    }
+
+    /// Kills a container and waits until its shim has given everything back.
+    pub(crate) fn end_by_force(&self, container: &Container) -> Result<(), SignalError> {
+        let deadline = Instant::now() + KILL_TIMEOUT;
+        // A container that is being started is not there to be killed yet.
+        while Instant::now() < deadline {
+            self.send(&container.id, KILL_SIGNAL)?;
+            if self.ends_within(&container.id, Some(Duration::from_millis(500)))? {
+                return Ok(());
+            }
+        }
+        Err(SignalError::Immortal(container.name.clone()))
+    }
+
+    /// Whether the shim of a container is gone before `limit` has passed; without one, waits for it.
+    fn ends_within(&self, id: &str, limit: Option<Duration>) -> Result<bool, DiskError> {
+        let Some(limit) = limit else { return self.wait_for_shim(id).map(|_| true) };
+        let (run_dir, deadline) = (self.run_dir(id), Instant::now() + limit);
+        while dhow_runtime::is_alive(&run_dir).map_err(disk("look at", run_dir.dir()))? {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            thread::sleep(POLL_INTERVAL.min(left));
+        }
+        Ok(true)
+    }
+}
+
+/// Why a container was not restarted.
+#[derive(Debug, thiserror::Error)]
+pub enum RestartError {
+    /// It was not stopped.
+    #[error(transparent)]
+    Stop(#[from] SignalError),
+    /// It was not started again.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// Why nobody is attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// There is no such container.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// There is nothing to attach to.
+    #[error("You cannot attach to a stopped container, start it first")]
+    NotRunning,
+    /// It says nothing.
+    #[error("You cannot attach to a paused container, unpause it first")]
+    Paused,
+    /// The shim does not answer.
+    #[error(transparent)]
+    Io(#[from] DiskError),
+}

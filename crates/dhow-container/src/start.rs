@@ -1,0 +1,157 @@
+//! Starting a container: its shim does the work, the command waits until the program runs.
+
+use std::fs;
+use std::path::PathBuf;
+
+use dhow_net::EndpointSpec;
+use dhow_runtime::{
+    Attached, ExitStatus, LogFile, RootMount, RuntimeChoice, ShimRequest, StdinMode, WindowSize, spawn_shim,
+    spawn_shim_attached,
+};
+use dhow_snapshot::Snapshotter as _;
+use serde::{Deserialize, Serialize};
+
+use crate::containers::{Containers, snapshot_key};
+use crate::error::{DiskError, FindError, StartError, disk};
+use crate::files::ContainerFiles;
+use crate::name::short_id;
+use crate::network::{BridgeRequest, NetworkRequest};
+use crate::record::{Container, State};
+use crate::request::{LogConfig, NetworkMode};
+
+/// What the shim hands back to us when its container has ended and is to be removed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Removal {
+    /// The store.
+    pub root: PathBuf,
+    /// The run-time state.
+    pub run: PathBuf,
+    /// The container.
+    pub id: String,
+}
+
+impl Containers {
+    /// Starts a container that nobody watches. One that runs is left alone, and that is success.
+    pub fn start(&self, text: &str) -> Result<(), StartError> {
+        self.start_with(text, |request| spawn_shim(request).map(drop)).map(drop)
+    }
+
+    /// Starts a container and attaches to it from its first byte of output on. `None`: it runs already.
+    pub fn start_attached(
+        &self,
+        text: &str,
+        window: Option<WindowSize>,
+    ) -> Result<Option<Attached>, StartError> {
+        self.start_with(text, |request| {
+            let request = ShimRequest { window, ..request.clone() };
+            spawn_shim_attached(&request).map(|(_, attached)| attached)
+        })
+    }
+
+    fn start_with<T>(
+        &self,
+        text: &str,
+        spawn: impl FnOnce(&ShimRequest) -> Result<T, dhow_runtime::StartError>,
+    ) -> Result<Option<T>, StartError> {
+        let id = self.resolve(text)?.key;
+        let _lock = self.lock(&id)?;
+        // While we waited for the lock it may have been removed.
+        let container = self.look_at(self.resolve(&id).map_err(|error| match error {
+            FindError::NotFound(_) => FindError::NotFound(text.into()),
+            error => error,
+        })?)?;
+        match container.state {
+            State::Running { paused: true, .. } => return Err(StartError::Paused),
+            State::Running { .. } | State::Starting => return Ok(None),
+            State::Created => {}
+            // Its shim may still be tidying up.
+            State::Exited { .. } => drop(self.wait_for_shim(&id)?),
+        }
+        let request = self.shim_request(&container)?;
+        spawn(&request).map(Some).map_err(|error| {
+            if container.record.host.auto_remove {
+                // Best effort: the error to be told is the other one.
+                let _ = self.discard(&container);
+            }
+            error.into()
+        })
+    }
+
+    /// Waits until the container's shim is gone, and returns how the container ended if that was recorded.
+    pub(crate) fn wait_for_shim(&self, id: &str) -> Result<Option<ExitStatus>, DiskError> {
+        let (run_dir, bundle) = (self.run_dir(id), self.bundle(id));
+        dhow_runtime::wait(&run_dir, &bundle).map_err(disk("wait for the shim in", run_dir.dir()))
+    }
+
+    fn shim_request(&self, container: &Container) -> Result<ShimRequest, StartError> {
+        let (id, host) = (&container.id, &container.record.host);
+        let (bundle, run_dir) = (self.bundle(id), self.run_dir(id));
+        fs::create_dir_all(run_dir.dir()).map_err(disk("create", run_dir.dir()))?;
+        let files = ContainerFiles::new(&bundle, id, &container.record);
+        files.write()?;
+        let stdin = match (host.open_stdin, host.stdin_once) {
+            (false, _) => StdinMode::Closed,
+            (true, true) => StdinMode::Once,
+            (true, false) => StdinMode::Open,
+        };
+        let log = match host.log {
+            LogConfig::JsonFile { bytes_max, files_max } => {
+                Some(LogFile { path: self.log_path(id), bytes_max, files_max })
+            }
+            LogConfig::None => None,
+        };
+        let runtime =
+            host.runtime.clone().map_or(RuntimeChoice::Native, |program| RuntimeChoice::Oci { program });
+        let removal = Removal { root: self.store().root().into(), run: self.run.clone(), id: id.clone() };
+        let removal = serde_json::to_value(removal).expect("plain data serializes");
+        Ok(ShimRequest {
+            id: id.clone(),
+            bundle: bundle.dir().into(),
+            run_dir: run_dir.dir().into(),
+            root: self.root_mount(id)?,
+            runtime,
+            stdin,
+            window: None,
+            log,
+            network: self.network_request(container, &files).map(|request| request.to_value()),
+            on_exit: host.auto_remove.then_some(removal),
+        })
+    }
+
+    fn root_mount(&self, id: &str) -> Result<RootMount, StartError> {
+        let spec = self.images.snapshots().mount_spec(&snapshot_key(id))?;
+        Ok(match (spec.upper, spec.work) {
+            (Some(upper), Some(work)) => RootMount::Overlay { lowers: spec.lowers, upper, work },
+            _ => unreachable!("an active snapshot has an upper and a work folder"),
+        })
+    }
+
+    fn network_request(&self, container: &Container, files: &ContainerFiles<'_>) -> Option<NetworkRequest> {
+        let host = &container.record.host;
+        match host.network {
+            NetworkMode::Host => None,
+            NetworkMode::None => Some(NetworkRequest::Loopback),
+            NetworkMode::Bridge => Some(NetworkRequest::Bridge(BridgeRequest {
+                run: self.run.clone(),
+                name: container.name.clone(),
+                endpoint: EndpointSpec {
+                    container_id: container.id.clone(),
+                    names: vec![container.name.clone(), short_id(&container.id).into()],
+                    ip: host.ip,
+                    mac: host.mac,
+                    ports: container.record.port_mappings(),
+                    dns: files.dns(),
+                },
+                attached: Some(self.attached_path(&container.id)),
+                hosts: Some(files.hosts_file()),
+            })),
+        }
+    }
+}
+
+/// Removes a container that was to be removed at its end; for the hook of [`dhow_runtime::shim::ShimHooks`].
+pub fn exited(removal: &serde_json::Value, status: &ExitStatus, clock: fn() -> jiff::Timestamp) {
+    let Ok(removal) = serde_json::from_value(removal.clone()) else { return };
+    // Nobody is left to be told. What stays is found by the next `sweep`.
+    let _ = crate::remove::remove_ended(&removal, status, clock);
+}

@@ -1,0 +1,163 @@
+//! Volumes: folders that outlive containers.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use dhow_layer::{ApplyOptions, DiffOptions};
+use dhow_snapshot::MountSpec;
+use dhow_store::{RecordStore, RemoveRecordError, Store};
+use dhow_sys::beneath::{Owner, Root, proc_path};
+use dhow_sys::overlay::Options;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{DiskError, VolumeError, disk};
+
+/// The kind of volumes' records.
+pub(crate) const KIND: &str = "volume";
+
+/// Bytes of an image's folder on their way into a volume.
+const PIPE_BUFFER_BYTES: usize = 64 * 1024;
+
+/// The body of a volume's record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VolumeRecord {
+    created: String,
+    /// It was made for a container without being given a name.
+    anonymous: bool,
+}
+
+/// The volumes of a store.
+pub(crate) struct Volumes<'s> {
+    store: &'s Store,
+}
+
+impl<'s> Volumes<'s> {
+    pub(crate) fn new(store: &'s Store) -> Volumes<'s> {
+        Volumes { store }
+    }
+
+    /// The folder with a volume's files.
+    pub(crate) fn data_dir(&self, name: &str) -> PathBuf {
+        self.dir(name).join("_data")
+    }
+
+    /// Makes a volume unless it is there.
+    pub(crate) fn ensure(&self, name: &str, anonymous: bool, created: &str) -> Result<(), VolumeError> {
+        let data = self.data_dir(name);
+        fs::create_dir_all(&data).map_err(disk("create", &data))?;
+        if self.records().get(name)?.is_none() {
+            let record = VolumeRecord { created: created.into(), anonymous };
+            let body = serde_json::to_string(&record).expect("plain data serializes");
+            self.records().put(name, Some(name), &body, &[])?;
+        }
+        Ok(())
+    }
+
+    /// Fills an empty volume with what the image has at `target`, attributes of the folder included.
+    pub(crate) fn fill(&self, name: &str, image: &MountSpec, target: &str) -> Result<(), VolumeError> {
+        let (dir, data) = (self.dir(name), self.data_dir(name));
+        if !is_empty(&data).map_err(disk("read", &data))? {
+            return Ok(());
+        }
+        let new = dir.join(format!("_new-{}", std::process::id()));
+        let copied = copy_folder(image, target, &new).map_err(|source| VolumeError::Copy {
+            name: name.into(),
+            target: target.into(),
+            source,
+        });
+        // Over an empty folder a rename is one step; one that somebody filled meanwhile stays as it is.
+        let renamed = copied.and_then(|copied| match copied.then(|| fs::rename(&new, &data)) {
+            Some(Err(error)) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                Err(disk("rename", &new)(error).into())
+            }
+            _ => Ok(()),
+        });
+        remove_dir(&new)?;
+        renamed
+    }
+
+    /// Removes a volume that no container uses; one that is used stays.
+    pub(crate) fn remove_unused(&self, name: &str) -> Result<(), RemoveVolumeError> {
+        match self.records().remove(name) {
+            Err(RemoveRecordError::InUse { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(remove_dir(&self.dir(name))?),
+        }
+    }
+
+    fn records(&self) -> RecordStore<'s> {
+        self.store.records(KIND)
+    }
+
+    fn dir(&self, name: &str) -> PathBuf {
+        self.store.root().join("volumes").join(name)
+    }
+}
+
+/// Why a volume was not removed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RemoveVolumeError {
+    /// The store refused.
+    #[error(transparent)]
+    Record(#[from] RemoveRecordError),
+    /// The disk failed us.
+    #[error(transparent)]
+    Io(#[from] DiskError),
+}
+
+type CopyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Copies the folder `target` of an image to `new`. False: the image has no such folder.
+fn copy_folder(image: &MountSpec, target: &str, new: &Path) -> Result<bool, CopyError> {
+    let mounted = image.mount(Options::default())?;
+    let root = Root::from_fd(mounted.into());
+    let relative = Path::new(target.trim_start_matches('/'));
+    let folder = match root.open_dir(relative) {
+        Ok(folder) => folder,
+        // A file, or nothing: there is nothing to copy.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(false);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    fs::create_dir(new)?;
+    copy_tree(Path::new(&proc_path(&folder)), new)?;
+    let stat = root.stat(relative)?;
+    let new = Root::open(new)?;
+    let itself = Path::new("");
+    new.chown(itself, Owner { uid: stat.st_uid, gid: stat.st_gid })?;
+    new.chmod(itself, stat.st_mode & 0o7777)?;
+    Ok(true)
+}
+
+/// Copies all below `from` to `to`, with owners, modes, times, links and extended attributes, in overlayfs's own
+/// terms if there are any.
+pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<(), CopyError> {
+    let (reader, writer) = io::pipe()?;
+    std::thread::scope(|scope| {
+        let write = scope.spawn(move || dhow_layer::write_tar(from, writer, &DiffOptions::default()));
+        let reader = io::BufReader::with_capacity(PIPE_BUFFER_BYTES, reader);
+        let applied = dhow_layer::apply(reader, to, &ApplyOptions::default());
+        let written = write.join().map_err(|_| "the thread that reads the files panicked")?;
+        // If both failed, the reader's error is the consequence.
+        match (written, applied) {
+            (Err(dhow_layer::DiffError::Write(_)), Err(error)) => Err(error.into()),
+            (Err(error), _) => Err(error.into()),
+            (Ok(_), Err(error)) => Err(error.into()),
+            (Ok(_), Ok(_)) => Ok(()),
+        }
+    })
+}
+
+fn is_empty(dir: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(dir)?.next().is_none())
+}
+
+/// Removes a folder that may not be there.
+pub(crate) fn remove_dir(dir: &Path) -> Result<(), DiskError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk("remove", dir)(error)),
+        _ => Ok(()),
+    }
+}
