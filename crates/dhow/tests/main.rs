@@ -1,0 +1,24 @@
+//! Acceptance tests: the built binary, real containers, a real registry.
+//!
+//! A test called `a07_…` or `b05_…` shows a row of the check-list that was made from the five tutorials: `a` rows are commands
+//! the tutorials have a learner type, `b` rows are what they promise in prose. Everything is in one program, because linking
+//! is the slow part of a test; see `rig` for what tests stand on. They want root and the test images:
+//!
+//! ```console
+//! $ cargo xtask registry -- cargo nextest run -p dhow
+//! ```
+#![forbid(unsafe_code)]
+
+mod cache;
+mod containers;
+mod flask_app;
+mod hello_docker;
+mod images;
+mod login;
+mod my_python_app;
+mod peers;
+mod python_hello_world;
+mod rig;
+mod shown;
+mod transcripts;
+mod traps;
