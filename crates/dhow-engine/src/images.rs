@@ -1,1 +1,405 @@
 //! Operations on images.
+
+use std::io::{Read, Write};
+
+use dhow_image::{EnsureError, EnsurePolicy, PullObserver, PushObserver};
+use dhow_oci::{Digest, ImageConfig, Platform, Reference};
+use dhow_registry::{CredentialsError, RegistryError, Secret};
+use dhow_snapshot::SnapshotKey;
+use dhow_store::{DatabaseError, FsckError, FsckReport, Image, Lease, LeaseError};
+
+pub use dhow_image::{
+    FindError, LoadError, Loaded, PullError, Pulled, PushError, PushEvent, PushedImage, ReadImageError,
+    RemoveError, Removed, SaveError, TagImageError,
+};
+pub use dhow_registry::{SearchResult, server_key};
+
+use crate::Engine;
+use crate::image_filter::{FilterError, ImageFilter, Matcher};
+
+/// An image with what its configuration says.
+#[derive(Clone, Debug)]
+pub struct ImageDetails {
+    /// What the store knows.
+    pub image: Image,
+    /// The configuration.
+    pub config: ImageConfig,
+    /// The folders of its layers, lowest first.
+    pub layer_folders: Vec<std::path::PathBuf>,
+}
+
+/// An image in a list.
+#[derive(Clone, Debug)]
+pub struct ImageSummary {
+    /// What the store knows.
+    pub image: Image,
+    /// How many containers there are of it.
+    pub containers: usize,
+}
+
+/// An instruction of an image's making.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryEntry {
+    /// The image, where it is known: it is for the last instruction only.
+    pub image: Option<Digest>,
+    /// When, in RFC 3339.
+    pub created: Option<String>,
+    /// The instruction.
+    pub created_by: String,
+    /// Bytes of the files in its layer; 0 if it made none.
+    pub size_bytes: u64,
+    /// A remark.
+    pub comment: String,
+}
+
+/// Which images `prune` removes.
+#[derive(Clone, Debug, Default)]
+pub struct PruneImages {
+    /// Those with names as well, if no container uses them.
+    pub all: bool,
+    /// Only those that this lets through.
+    pub filter: ImageFilter,
+}
+
+/// What `prune` removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PrunedImages {
+    /// Names and images, in order.
+    pub removed: Vec<Removed>,
+    /// The room it took.
+    pub bytes: u64,
+}
+
+macro_rules! operation_error {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident($source:ty),)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, thiserror::Error)]
+        pub enum $name {
+            $($(#[$variant_doc])* #[error(transparent)] $variant(#[from] $source),)*
+        }
+    };
+}
+
+operation_error! {
+    /// Why an image was not pulled.
+    PullImageError {
+        /// The registry did not give it, or it could not be installed.
+        Pull(PullError),
+        /// It could not be protected from gc.
+        Lease(LeaseError),
+        /// The registry did not list its tags.
+        Registry(RegistryError),
+    }
+}
+
+operation_error! {
+    /// Why an image is not described.
+    InspectImageError {
+        /// It cannot be found.
+        Find(FindError),
+        /// It cannot be read.
+        Read(ReadImageError),
+        /// The database failed.
+        Database(DatabaseError),
+    }
+}
+
+operation_error! {
+    /// Why images are not listed.
+    ListImagesError {
+        /// The filter makes no sense.
+        Filter(FilterError),
+        /// The database failed.
+        Database(DatabaseError),
+    }
+}
+
+operation_error! {
+    /// Why images were not pruned.
+    PruneImagesError {
+        /// They could not be listed.
+        List(ListImagesError),
+        /// One could not be removed.
+        Remove(RemoveError),
+        /// What they had could not be freed.
+        Gc(dhow_store::GcError),
+    }
+}
+
+operation_error! {
+    /// Why images were not written to an archive.
+    SaveImagesError {
+        /// They could not be written.
+        Save(SaveError),
+        /// They could not be protected from gc.
+        Lease(LeaseError),
+    }
+}
+
+operation_error! {
+    /// Why images were not read from an archive.
+    LoadImagesError {
+        /// The archive is at fault, or the store.
+        Load(LoadError),
+        /// They could not be protected from gc.
+        Lease(LeaseError),
+    }
+}
+
+operation_error! {
+    /// Why credentials are not kept.
+    LoginError {
+        /// The registry does not accept them.
+        Registry(RegistryError),
+        /// They cannot be read or written.
+        Credentials(CredentialsError),
+    }
+}
+
+/// Why an image was not pushed.
+#[derive(Debug, thiserror::Error)]
+pub enum PushImageError {
+    /// There is no image of this name.
+    #[error("An image does not exist locally with the tag: {0}")]
+    NoSuchTag(String),
+    /// A digest is not a place to push to.
+    #[error("cannot push a digest reference")]
+    Digest,
+    /// The registry did not take it.
+    #[error(transparent)]
+    Push(#[from] PushError),
+    /// It could not be protected from gc.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+/// A sign-in that succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedIn {
+    /// What to tell the user.
+    pub status: String,
+    /// Whether the credentials are kept by a helper rather than legibly in a file.
+    pub in_helper: bool,
+}
+
+impl Engine {
+    /// Pulls an image, for this machine's platform unless another is wanted.
+    pub fn pull_image(
+        &self,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        observer: &PullObserver<'_>,
+    ) -> Result<Pulled, PullImageError> {
+        let lease = self.lease("pull", reference)?;
+        let host = Platform::host();
+        let platform = platform.unwrap_or(&host);
+        Ok(self.images.pull(self.registry(), reference, platform, &lease, self.now(), observer)?)
+    }
+
+    /// Sees to it that an image is here and pulls it if it is not; the lease protects it.
+    pub fn ensure_image(
+        &self,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        policy: EnsurePolicy,
+        lease: &Lease,
+        observer: &PullObserver<'_>,
+    ) -> Result<Image, EnsureError> {
+        let host = Platform::host();
+        let platform = platform.unwrap_or(&host);
+        self.images.ensure(&|| self.registry(), reference, platform, policy, lease, self.now(), observer)
+    }
+
+    /// The tags that a repository has in its registry.
+    pub fn remote_tags(&self, repository: &Reference) -> Result<Vec<String>, PullImageError> {
+        Ok(self.registry().tags(repository)?)
+    }
+
+    /// Pushes the image that has this name to where the name says.
+    pub fn push_image(
+        &self,
+        reference: &Reference,
+        observer: &PushObserver<'_>,
+    ) -> Result<PushedImage, PushImageError> {
+        if reference.digest().is_some() {
+            return Err(PushImageError::Digest);
+        }
+        let reference = reference.clone().or_latest();
+        let lease = self.lease("push", &reference)?;
+        let Some(image) = self.images.by_reference(&reference)? else {
+            return Err(PushImageError::NoSuchTag(reference.familiar()));
+        };
+        Ok(self.images.push(self.registry(), &image, &reference, &lease, observer)?)
+    }
+
+    /// The tags that a repository has here.
+    pub fn local_tags(&self, repository: &Reference) -> Result<Vec<Reference>, DatabaseError> {
+        let images = self.store().images().list()?;
+        let names = images.iter().flat_map(|image| &image.names);
+        let parsed = names.filter_map(|name| name.reference.parse::<Reference>().ok());
+        let mut tags: Vec<Reference> = parsed.filter(|name| name.name() == repository.name()).collect();
+        tags.sort();
+        Ok(tags)
+    }
+
+    /// The images that a filter lets through, newest first.
+    pub fn list_images(&self, filter: &ImageFilter) -> Result<Vec<ImageSummary>, ListImagesError> {
+        let images = self.store().images().list()?;
+        let matcher = Matcher::new(filter, |text| self.images.find(text))?;
+        let mut kept: Vec<Image> = images.into_iter().filter_map(|image| matcher.apply(image)).collect();
+        kept.sort_by(|a, b| b.record.created.cmp(&a.record.created).then(a.record.id.cmp(&b.record.id)));
+        let used = self.images_in_use()?;
+        let summary = |image: Image| {
+            let containers = used.iter().filter(|id| **id == image.record.id).count();
+            ImageSummary { image, containers }
+        };
+        Ok(kept.into_iter().map(summary).collect())
+    }
+
+    /// An image, by name or the beginning of its ID.
+    pub fn find_image(&self, text: &str) -> Result<Image, FindError> {
+        self.images.find(text)
+    }
+
+    /// Everything about an image.
+    pub fn inspect_image(&self, text: &str) -> Result<ImageDetails, InspectImageError> {
+        use dhow_snapshot::Snapshotter as _;
+        let image = self.images.find(text)?;
+        let config = self.images.config(&image.record.id)?;
+        let names = image.record.snapshots.iter().filter_map(|name| name.parse().ok());
+        let layer_folders = names.filter_map(|name| self.images.snapshots().layer_path(&name)).collect();
+        Ok(ImageDetails { image, config, layer_folders })
+    }
+
+    /// How an image was made, last instruction first.
+    pub fn image_history(&self, text: &str) -> Result<Vec<HistoryEntry>, InspectImageError> {
+        let ImageDetails { image, config, .. } = self.inspect_image(text)?;
+        let mut snapshots = image.record.snapshots.iter();
+        let mut entries = Vec::with_capacity(config.history.len());
+        for history in config.history {
+            let snapshot = if history.empty_layer { None } else { snapshots.next() };
+            let layer = match snapshot {
+                Some(snapshot) => self.store().layers().by_snapshot(snapshot)?,
+                None => None,
+            };
+            entries.push(HistoryEntry {
+                image: None,
+                created: history.created,
+                created_by: history.created_by,
+                size_bytes: layer.map_or(0, |layer| layer.size_bytes),
+                comment: history.comment,
+            });
+        }
+        entries.reverse();
+        if let Some(last) = entries.first_mut() {
+            last.image = Some(image.record.id);
+        }
+        Ok(entries)
+    }
+
+    /// Gives an image one more name.
+    pub fn tag_image(&self, text: &str, name: &Reference) -> Result<(), TagImageError> {
+        self.images.tag(text, name, self.now())
+    }
+
+    /// Takes a name from an image, and removes the image with its last name.
+    pub fn remove_image(&self, text: &str, force: bool) -> Result<Vec<Removed>, RemoveError> {
+        self.images.remove(text, force, (self.settings.clock)().into(), &|key| self.is_container(key))
+    }
+
+    /// Removes images that nobody names, or nobody uses.
+    pub fn prune_images(&self, prune: &PruneImages) -> Result<PrunedImages, PruneImagesError> {
+        let filter =
+            ImageFilter { dangling: if prune.all { None } else { Some(true) }, ..prune.filter.clone() };
+        let mut pruned = PrunedImages::default();
+        for ImageSummary { image, containers } in self.list_images(&filter)? {
+            if containers > 0 {
+                continue;
+            }
+            match self.images.discard(&image) {
+                Ok(removed) => pruned.removed.extend(removed),
+                // A container was made of it just now.
+                Err(RemoveError::InUse { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let freed = self.images.gc((self.settings.clock)().into(), &|key| self.is_container(key))?;
+        pruned.bytes = freed.bytes;
+        Ok(pruned)
+    }
+
+    /// Writes images to an archive that docker, podman and skopeo read.
+    pub fn save_images(&self, texts: &[String], output: impl Write) -> Result<(), SaveImagesError> {
+        let items = self.images.save_items(texts)?;
+        let lease = self.store().lease("save")?;
+        Ok(self.images.save(&items, &lease, output)?)
+    }
+
+    /// Installs the images of an archive.
+    pub fn load_images(
+        &self,
+        input: impl Read,
+        observer: &PullObserver<'_>,
+    ) -> Result<Vec<Loaded>, LoadImagesError> {
+        let lease = self.store().lease("load")?;
+        Ok(self.images.load(input, &lease, self.now(), observer)?)
+    }
+
+    /// Signs in to a registry and keeps the credentials.
+    pub fn login(&self, registry: &str, username: &str, password: Secret) -> Result<SignedIn, LoginError> {
+        let outcome = self.registry().login(registry, username, &password)?;
+        let in_helper = self.keychain().store(registry, &outcome.credential)?;
+        Ok(SignedIn { status: outcome.status, in_helper })
+    }
+
+    /// Signs in with the user name and password that are kept for a registry; `None` if there are none.
+    pub fn login_again(&self, registry: &str) -> Result<Option<SignedIn>, LoginError> {
+        match self.keychain().get(registry)? {
+            Some(dhow_registry::Credential::Basic { username, password }) => {
+                self.login(registry, &username, password).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Forgets the credentials for a registry. Returns whether there were any.
+    pub fn logout(&self, registry: &str) -> Result<bool, CredentialsError> {
+        self.keychain().erase(registry)
+    }
+
+    /// Searches a registry for repositories.
+    pub fn search(&self, term: &str, limit: u32) -> Result<Vec<SearchResult>, RegistryError> {
+        self.registry().search(term, limit)
+    }
+
+    /// Checks that everything recorded is there and undamaged.
+    pub fn check(&self) -> Result<FsckReport, FsckError> {
+        self.images.fsck()
+    }
+
+    fn lease(&self, purpose: &str, reference: &Reference) -> Result<Lease, LeaseError> {
+        self.store().lease(&format!("{purpose} {reference}"))
+    }
+
+    /// The images of all containers, once for each.
+    fn images_in_use(&self) -> Result<Vec<Digest>, DatabaseError> {
+        let records = self.store().records("container");
+        let mut used = Vec::new();
+        for record in records.list()? {
+            for target in records.refs(&record.key)? {
+                if let dhow_store::Ref::Image(id) = target {
+                    used.push(id);
+                }
+            }
+        }
+        Ok(used)
+    }
+
+    /// Whether an active snapshot belongs to a container. If in doubt it does.
+    fn is_container(&self, key: &SnapshotKey) -> bool {
+        self.store().records("container").get(key.as_str()).map_or(true, |record| record.is_some())
+    }
+}

@@ -6,7 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod build;
-mod containers;
+pub mod containers;
+mod image_filter;
 mod images;
 pub mod reexec;
 mod settings;
@@ -19,8 +20,16 @@ use dhow_snapshot::{OverlaySnapshotter, SnapshotError};
 use dhow_store::{OpenError, Store};
 
 pub use build::{BuildEvent, BuildError, BuildRequest, Built, DockerfileSource, MissReason, StepId, StepInfo, StepNetwork, StepResult, Stream, render};
-pub use dhow_image::PullEvent;
-pub use dhow_registry::{Config, ProxyConfig};
+pub use dhow_image::{EnsureError, EnsurePolicy, PullEvent, PullObserver, PushObserver};
+pub use dhow_registry::{Config, ProxyConfig, Secret};
+pub use dhow_store::{FsckReport, Image, Lease};
+pub use image_filter::{FilterError, ImageFilter, Label};
+pub use images::{
+    FindError, HistoryEntry, ImageDetails, ImageSummary, InspectImageError, ListImagesError, LoadError, LoadImagesError,
+    Loaded, LoginError, PruneImages, PruneImagesError, PrunedImages, PullError, PullImageError, Pulled, PushError,
+    PushEvent, PushImageError, PushedImage, ReadImageError, RemoveError, Removed, SaveError, SaveImagesError,
+    SearchResult, SignedIn, TagImageError, server_key,
+};
 pub use settings::Settings;
 
 /// Everything dhow can do.

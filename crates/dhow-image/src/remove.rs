@@ -129,29 +129,34 @@ impl Images {
         }
     }
 
-    /// Removes an image with its names if nobody uses it.
-    pub(crate) fn delete(
+    /// Removes an image with its names if nobody uses it. The room it takes is freed by the next gc.
+    pub fn discard(&self, image: &Image) -> Result<Vec<Removed>, RemoveError> {
+        let discarded = self.strike(image).map_err(|(error, holders)| in_use(image, error, holders))?;
+        Ok(farewell(&discarded))
+    }
+
+    fn delete(
         &self,
         image: &Image,
         now: SystemTime,
         keep: &dyn Fn(&SnapshotKey) -> bool,
     ) -> Result<Vec<Removed>, (RemoveError, Option<Holders>)> {
-        let plain = |error: RemoveError| (error, None);
-        let image = match self.store().images().remove(&image.record.id, Named::Untag) {
-            Ok(image) => image,
-            Err(RemoveImageError::InUse { id, holders }) => {
-                let kept = holders.clone();
-                return Err((RemoveImageError::InUse { id, holders }.into(), Some(kept)));
-            }
-            Err(error) => return Err(plain(error.into())),
-        };
-        let names = image.names.iter().map(|name| Removed::Untagged(familiar(&name.reference)));
-        let digests = image.repo_digests.iter().map(|digest| Removed::Untagged(familiar_digest(digest)));
-        let mut removed: Vec<Removed> = names.chain(digests).collect();
-        removed.push(Removed::Deleted(image.record.id));
-        let freed = self.gc(now, keep).map_err(|error| plain(error.into()))?;
+        let image = self.strike(image)?;
+        let mut removed = farewell(&image);
+        let freed = self.gc(now, keep).map_err(|error| (error.into(), None))?;
         removed.extend(layers_gone(&image, &freed));
         Ok(removed)
+    }
+
+    /// Strikes an image from the records, or says who holds it.
+    fn strike(&self, image: &Image) -> Result<Image, (RemoveError, Option<Holders>)> {
+        self.store().images().remove(&image.record.id, Named::Untag).map_err(|error| match error {
+            RemoveImageError::InUse { id, holders } => {
+                let kept = holders.clone();
+                (RemoveImageError::InUse { id, holders }.into(), Some(kept))
+            }
+            error => (error.into(), None),
+        })
     }
 
     fn forget_digest(&self, image: &Image, digest: &RepoDigest) -> Result<Vec<Removed>, RemoveError> {
@@ -203,8 +208,15 @@ fn repository_of(reference: &str) -> Option<String> {
     reference.parse::<Reference>().ok().map(|reference| reference.name())
 }
 
+/// What is said of an image that was removed.
+fn farewell(image: &Image) -> Vec<Removed> {
+    let names = image.names.iter().map(|name| Removed::Untagged(familiar(&name.reference)));
+    let digests = image.repo_digests.iter().map(|digest| Removed::Untagged(familiar_digest(digest)));
+    names.chain(digests).chain([Removed::Deleted(image.record.id)]).collect()
+}
+
 /// A stored name as people write it.
-pub(crate) fn familiar(reference: &str) -> String {
+fn familiar(reference: &str) -> String {
     reference.parse::<Reference>().map_or_else(|_| reference.to_owned(), |parsed| parsed.familiar())
 }
 
