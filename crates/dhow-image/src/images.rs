@@ -1,12 +1,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use dhow_layer::{ApplyOptions, Devices, OverlayXattr, Ownership, UnpackOptions};
 use dhow_oci::{DiffId, Digest, ImageConfig, ParseReferenceError, Reference, chain_ids};
 use dhow_snapshot::{OverlaySnapshotter, SnapshotName, Snapshotter as _};
 use dhow_store::{
     DatabaseError, Image, ImageName, ImageRecord, Lease, Moved, PutBlobError, PutImageError, ReadError,
     RepoDigest, ResolveError, Store,
 };
+use dhow_sys::userns::IdMap;
 
 use crate::snapshot_name;
 
@@ -18,6 +20,7 @@ pub(crate) const CONFIG_BYTES_MAX: u64 = 8 << 20;
 pub struct Images {
     store: Store,
     snapshots: Arc<OverlaySnapshotter>,
+    ids: Option<Arc<IdMap>>,
 }
 
 /// Why a text does not lead to an image.
@@ -100,7 +103,33 @@ pub struct Created {
 impl Images {
     /// The images in `store`, whose layers are in `snapshots`.
     pub fn new(store: Store, snapshots: Arc<OverlaySnapshotter>) -> Images {
-        Images { store, snapshots }
+        Images { store, snapshots, ids: None }
+    }
+
+    /// The same, for root of a user namespace that knows these ids.
+    pub fn in_user_namespace(self, ids: IdMap) -> Images {
+        Images { ids: Some(Arc::new(ids)), ..self }
+    }
+
+    /// The ids of the user namespace that this process is root of; `None` outside of one.
+    pub fn user_namespace(&self) -> Option<&IdMap> {
+        self.ids.as_deref()
+    }
+
+    /// How files get from a tar stream onto the disk with the rights that this process has.
+    pub fn apply_options(&self) -> ApplyOptions {
+        let Some(ids) = self.user_namespace() else { return ApplyOptions::default() };
+        ApplyOptions {
+            owner: if ids.has_one_id() { Ownership::Ignore } else { Ownership::Keep },
+            devices: Devices::Skip,
+            overlay: OverlayXattr::User,
+            ..ApplyOptions::default()
+        }
+    }
+
+    /// The same for a compressed layer.
+    pub(crate) fn unpack_options(&self) -> UnpackOptions {
+        UnpackOptions { apply: self.apply_options(), ..UnpackOptions::default() }
     }
 
     /// The store.

@@ -288,11 +288,12 @@ impl<'a> Install<'a> {
         let (unpacked, sealed) = match begun {
             Begun::Present(_) => {
                 let blob = content.open(&descriptor.digest)?;
-                (unpack(blob, folder.prepared.path(), &UnpackOptions::default())?, None)
+                (unpack(blob, folder.prepared.path(), &self.images.unpack_options())?, None)
             }
             Begun::Ingest(ingest) => {
                 let tee = Tee::new(*ingest, descriptor, self.open, self.observer, stop);
-                let (unpacked, sealed) = through(tee?, folder.prepared.path())?;
+                let (unpacked, sealed) =
+                    through(tee?, folder.prepared.path(), &self.images.unpack_options())?;
                 (unpacked, Some(sealed))
             }
         };
@@ -387,8 +388,12 @@ fn has_other_root(lowers: &[PathBuf]) -> bool {
 
 /// Unpacks what comes through a tee. Whatever fails, the bytes are judged first: a layer that does not unpack
 /// because it was tampered with is a wrong digest.
-fn through(mut tee: Tee<'_>, folder: &Path) -> Result<(Unpacked, Sealed), LayerError> {
-    let unpacked = unpack(&mut tee, folder, &UnpackOptions::default());
+fn through(
+    mut tee: Tee<'_>,
+    folder: &Path,
+    options: &UnpackOptions,
+) -> Result<(Unpacked, Sealed), LayerError> {
+    let unpacked = unpack(&mut tee, folder, options);
     if unpacked.is_err() {
         tee.drain();
     }
