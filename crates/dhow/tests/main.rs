@@ -9,6 +9,10 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod bad_build;
+mod bad_disk;
+mod bad_registry;
+mod bad_run;
 mod cache;
 mod containers;
 mod flask_app;

@@ -94,7 +94,7 @@ fn trap_1_comments_at_the_ends_of_lines_are_understood_with_a_warning() {
             build.stderr
         );
     }
-    assert_eq!(rig.ok("docker inspect --format {{json .Config.Cmd}} layered"), r#"["python","app.py"]"#);
+    assert_eq!(rig.ok("docker inspect --format '{{json .Config.Cmd}}' layered"), r#"["python","app.py"]"#);
     assert_eq!(rig.ok("docker run --rm layered cat /app/app.py"), rig.ok("cat my-python-app/app.py"));
     // As the tutorial prints it, pip looks for its list in the wrong folder.
     let verbatim = app.fails("docker build -f Dockerfile.layering-verbatim .", 1);

@@ -29,7 +29,7 @@ fn skopeo_umoci_and_oci_image_tool_accept_what_dhow_pushes() {
     assert!(seen["Env"].as_array().expect("a list").contains(&"A=b".into()), "{seen}");
 
     rig.ok(&format!("skopeo copy --quiet --src-tls-verify=false docker://{name} oci:layout:latest"));
-    rig.ok("oci-image-tool validate --type imageLayout --ref name=latest layout");
+    rig.ok("oci-image-tool validate --type image --ref name=latest layout");
     rig.ok("umoci unpack --image layout:latest bundle");
     assert_eq!(rig.ok("cat bundle/rootfs/made bundle/rootfs/notes/note"), "made\nnoted");
     assert!(!rig.path("work/bundle/rootfs/bin/httpd").exists(), "what was removed stays removed");
@@ -68,7 +68,8 @@ fn dhow_pulls_and_runs_what_buildah_pushed() {
         return;
     }
     let registry = rig.registry();
-    let buildah = "buildah --storage-driver vfs --root peer --runroot peer-run";
+    // It insists on credentials where DOCKER_CONFIG says.
+    let buildah = "env -u DOCKER_CONFIG buildah --storage-driver vfs --root peer --runroot peer-run";
     let name = format!("{registry}/peers/by-buildah");
     let container = rig.ok(&format!("{buildah} from --tls-verify=false {registry}/library/busybox"));
     rig.at("").write("note", "by buildah\n");
@@ -77,6 +78,34 @@ fn dhow_pulls_and_runs_what_buildah_pushed() {
     rig.ok(&format!("{buildah} commit --quiet {container} {name}"));
     rig.ok(&format!("{buildah} push --quiet --tls-verify=false {name}"));
     assert_eq!(rig.ok(&format!("docker run --rm {name}")), "by buildah");
+}
+
+#[test]
+fn skopeo_and_oci_image_tool_accept_what_dhow_saves_and_dhow_loads_it() {
+    let Some(rig) = Rig::start() else { return };
+    if !["skopeo", "umoci", "oci-image-tool"].into_iter().all(has_tool) {
+        return;
+    }
+    build(&rig, "you/saved:1.0");
+    rig.ok("docker save -o saved.tar you/saved:1.0");
+    rig.ok("skopeo copy --quiet docker-archive:saved.tar:you/saved:1.0 oci:from-docker-archive:latest");
+    rig.ok("umoci unpack --image from-docker-archive:latest bundle");
+    assert_eq!(rig.ok("cat bundle/rootfs/made bundle/rootfs/notes/note"), "made\nnoted");
+    // Since docker 25 the archive is an OCI image layout as well.
+    rig.at("").write("layout/.keep", "");
+    rig.ok("tar -xf saved.tar -C layout");
+    rig.ok("oci-image-tool validate --type image --ref name=1.0 layout");
+
+    let id = inspect(&rig, "you/saved:1.0")["Id"].clone();
+    rig.ok("docker rmi you/saved:1.0");
+    assert_eq!(rig.ok("docker load -i saved.tar"), "Loaded image: you/saved:1.0");
+    assert_eq!(inspect(&rig, "you/saved:1.0")["Id"], id);
+    assert_eq!(rig.ok("docker run --rm you/saved:1.0"), "made");
+    rig.ok(
+        "skopeo copy --quiet oci:from-docker-archive:latest docker-archive:by-skopeo.tar:you/by-skopeo:2.0",
+    );
+    assert_eq!(rig.ok("sh -c 'docker load <by-skopeo.tar'"), "Loaded image: you/by-skopeo:2.0");
+    assert_eq!(rig.ok("docker run --rm you/by-skopeo:2.0"), "made");
 }
 
 #[test]

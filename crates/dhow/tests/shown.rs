@@ -28,9 +28,9 @@ pub(crate) fn executed(build: &Finished) -> Vec<String> {
         let Some((number, said)) = line.split_once(' ') else { continue };
         if let Some((_, text)) = said.strip_prefix('[').and_then(|said| said.split_once("] ")) {
             titles.push((number.to_owned(), text.to_owned()));
-        } else if said.starts_with("DONE") {
+        } else if said.starts_with("not cached: ") {
             let title = titles.iter().find(|(known, _)| known == number);
-            executed.push(title.expect("a step begins before it ends").1.clone());
+            executed.push(title.expect("a step begins before it is executed").1.clone());
         }
     }
     executed

@@ -7,9 +7,12 @@
 //! The network alone is shared: a host has one `dhow0`, and whoever hands out addresses on it must know of all others. Each
 //! run-time folder therefore links to the host's own folder of networks.
 
+mod double;
+mod holdings;
 mod normal;
 mod peer;
 mod process;
+mod tar;
 mod terminal;
 mod words;
 
@@ -24,9 +27,11 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+pub(crate) use double::{Answer, Asked, Double, Image, manifest};
 pub(crate) use normal::Normal;
 pub(crate) use peer::{PASSWORD, ProtectedRegistry, USER};
 pub(crate) use process::{Finished, Running};
+pub(crate) use tar::Tar;
 pub(crate) use terminal::{CTRL_C, Terminal};
 use words::words;
 
