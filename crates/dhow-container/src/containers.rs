@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{DiskError, FindError, disk};
 use crate::freeze;
 use crate::record::{Container, ContainerRecord, State};
+use crate::volume::Volumes;
 
 /// The kind of containers' records.
 pub(crate) const KIND: &str = "container";
@@ -35,6 +36,18 @@ pub struct Containers {
     pub(crate) images: Images,
     pub(crate) run: PathBuf,
     pub(crate) clock: fn() -> jiff::Timestamp,
+}
+
+/// Where the run-time folders of containers are.
+fn run_dirs(run: &Path) -> PathBuf {
+    run.join("containers")
+}
+
+/// The process ids of the inits of all containers that run, of the host whose run-time state is in `run`.
+pub fn running_inits(run: &Path) -> Vec<i32> {
+    // Where nothing can be read, nothing runs.
+    let entries = fs::read_dir(run_dirs(run)).into_iter().flatten().flatten();
+    entries.filter_map(|entry| dhow_runtime::init_of(&RunDir::new(entry.path())).ok()?).collect()
 }
 
 impl Containers {
@@ -65,12 +78,17 @@ impl Containers {
 
     /// The run-time folder of a container.
     pub fn run_dir(&self, id: &str) -> RunDir {
-        RunDir::new(self.run.join("containers").join(id))
+        RunDir::new(run_dirs(&self.run).join(id))
     }
 
     /// The file a container's output is logged in.
     pub fn log_path(&self, id: &str) -> PathBuf {
         self.bundle(id).dir().join(format!("{id}-json.log"))
+    }
+
+    /// The folder with a volume's files.
+    pub fn volume_path(&self, name: &str) -> PathBuf {
+        Volumes::new(self.store()).data_dir(name)
     }
 
     pub(crate) fn store(&self) -> &Store {

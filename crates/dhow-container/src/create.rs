@@ -7,7 +7,7 @@ use std::path::Path;
 use dhow_net::ContainerPort;
 use dhow_oci::{ContainerConfig, Digest, ImageConfig};
 use dhow_runtime::{
-    ContainerSpec, MountSpec as RuntimeMount, NamespaceChoice, Namespaces, Propagation, SeccompChoice,
+    ContainerSpec, IdMap, MountSpec as RuntimeMount, NamespaceChoice, Namespaces, Propagation, SeccompChoice,
 };
 use dhow_snapshot::{MountSpec, SnapshotName, Snapshotter as _};
 use dhow_store::{PutRecordError, Ref};
@@ -211,7 +211,7 @@ impl Draft<'_> {
                     self.volumes.push(name.clone());
                 }
                 if !no_copy {
-                    volumes.fill(&name, image, &request.target)?;
+                    volumes.fill(&name, image, &request.target, &self.containers.images.apply_options())?;
                 }
                 MountKind::Volume { name, anonymous }
             }
@@ -325,6 +325,7 @@ fn spec(
         resources: host.limits.to_resources(),
         sysctls: host.sysctls.clone(),
         shm_bytes: host.shm_bytes,
+        id_map: containers.images.user_namespace().map(IdMap::of_known),
         ..ContainerSpec::default()
     }
 }

@@ -248,6 +248,13 @@ pub enum RemoveError {
     Io(#[from] DiskError),
 }
 
+impl RemoveError {
+    /// Whether there is nothing to remove.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, RemoveError::Find(FindError::NotFound(_)))
+    }
+}
+
 /// Why a container has no other name now.
 #[derive(Debug, thiserror::Error)]
 pub enum RenameError {

@@ -23,7 +23,7 @@ mod start;
 mod volume;
 
 pub use commit::CommitRequest;
-pub use containers::Containers;
+pub use containers::{Containers, running_inits};
 pub use create::Created;
 pub use error::{
     CommitError, CreateError, DiskError, FindError, LogsError, RemoveError, RenameError, SignalError,

@@ -55,13 +55,19 @@ impl<'s> Volumes<'s> {
     }
 
     /// Fills an empty volume with what the image has at `target`, attributes of the folder included.
-    pub(crate) fn fill(&self, name: &str, image: &MountSpec, target: &str) -> Result<(), VolumeError> {
+    pub(crate) fn fill(
+        &self,
+        name: &str,
+        image: &MountSpec,
+        target: &str,
+        options: &ApplyOptions,
+    ) -> Result<(), VolumeError> {
         let (dir, data) = (self.dir(name), self.data_dir(name));
         if !is_empty(&data).map_err(disk("read", &data))? {
             return Ok(());
         }
         let new = dir.join(format!("_new-{}", std::process::id()));
-        let copied = copy_folder(image, target, &new).map_err(|source| VolumeError::Copy {
+        let copied = copy_folder(image, target, &new, options).map_err(|source| VolumeError::Copy {
             name: name.into(),
             target: target.into(),
             source,
@@ -109,7 +115,12 @@ pub(crate) enum RemoveVolumeError {
 type CopyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Copies the folder `target` of an image to `new`. False: the image has no such folder.
-fn copy_folder(image: &MountSpec, target: &str, new: &Path) -> Result<bool, CopyError> {
+fn copy_folder(
+    image: &MountSpec,
+    target: &str,
+    new: &Path,
+    options: &ApplyOptions,
+) -> Result<bool, CopyError> {
     let mounted = image.mount(Options::default())?;
     let root = Root::from_fd(mounted.into());
     let relative = Path::new(target.trim_start_matches('/'));
@@ -122,7 +133,7 @@ fn copy_folder(image: &MountSpec, target: &str, new: &Path) -> Result<bool, Copy
         Err(error) => return Err(error.into()),
     };
     fs::create_dir(new)?;
-    copy_tree(Path::new(&proc_path(&folder)), new)?;
+    copy_tree(Path::new(&proc_path(&folder)), new, options)?;
     let stat = root.stat(relative)?;
     let new = Root::open(new)?;
     let itself = Path::new("");
@@ -133,12 +144,12 @@ fn copy_folder(image: &MountSpec, target: &str, new: &Path) -> Result<bool, Copy
 
 /// Copies all below `from` to `to`, with owners, modes, times, links and extended attributes, in overlayfs's own
 /// terms if there are any.
-pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<(), CopyError> {
+pub(crate) fn copy_tree(from: &Path, to: &Path, options: &ApplyOptions) -> Result<(), CopyError> {
     let (reader, writer) = io::pipe()?;
     std::thread::scope(|scope| {
         let write = scope.spawn(move || dhow_layer::write_tar(from, writer, &DiffOptions::default()));
         let reader = io::BufReader::with_capacity(PIPE_BUFFER_BYTES, reader);
-        let applied = dhow_layer::apply(reader, to, &ApplyOptions::default());
+        let applied = dhow_layer::apply(reader, to, options);
         let written = write.join().map_err(|_| "the thread that reads the files panicked")?;
         // If both failed, the reader's error is the consequence.
         match (written, applied) {
