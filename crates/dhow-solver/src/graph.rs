@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A vertex of a particular graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,6 +86,17 @@ impl<O> Graph<O> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.vertices.is_empty()
+    }
+
+    /// The most vertices of `among` that can ever run at the same time, or more.
+    pub(crate) fn width_max(&self, among: &BTreeSet<VertexId>) -> usize {
+        let starts = among.iter().filter(|id| self.vertex(**id).inputs.is_empty()).count();
+        let mut users: BTreeMap<VertexId, usize> = BTreeMap::new();
+        for input in among.iter().flat_map(|id| self.vertex(*id).inputs.iter().collect::<BTreeSet<_>>()) {
+            *users.entry(*input).or_default() += 1;
+        }
+        // Every further user of a vertex may run beside the first.
+        starts + users.values().map(|users| users - 1).sum::<usize>()
     }
 
     /// `target` and everything it needs, in an order in which they could run.

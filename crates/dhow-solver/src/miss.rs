@@ -58,6 +58,15 @@ pub enum Change {
         /// Its present `st_mode`.
         new: u32,
     },
+    /// A file with the same content and mode that somebody else owns.
+    FileOwner {
+        /// Which file.
+        path: String,
+        /// Its former user and group.
+        old: (u32, u32),
+        /// Its present user and group.
+        new: (u32, u32),
+    },
     /// Files differ, but the earlier list of them is gone.
     Files,
 }
@@ -108,6 +117,9 @@ impl fmt::Display for Change {
             Change::FileContent(path) => write!(f, "{path} changed"),
             Change::FileMode { path, old, new } => {
                 write!(f, "mode of {path} {:04o} -> {:04o}", old & 0o7777, new & 0o7777)
+            }
+            Change::FileOwner { path, old, new } => {
+                write!(f, "owner of {path} {}:{} -> {}:{}", old.0, old.1, new.0, new.1)
             }
             Change::Files => f.write_str("files changed"),
         }
@@ -204,7 +216,13 @@ fn compare_trees(old: &Tree, new: &Tree, changes: &mut Vec<Change>) {
             Some(before) if before.mode != entry.mode => {
                 changes.push(Change::FileMode { path: path.to_owned(), old: before.mode, new: entry.mode });
             }
-            Some(_) => {}
+            Some(before) => {
+                if let (Some(old), Some(new)) = (before.owner, entry.owner)
+                    && old != new
+                {
+                    changes.push(Change::FileOwner { path: path.to_owned(), old, new });
+                }
+            }
         }
     }
     for (path, _) in old.iter().filter(|(path, _)| new.get(path).is_none()) {

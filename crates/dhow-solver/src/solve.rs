@@ -1,6 +1,6 @@
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::num::NonZeroUsize;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use dhow_oci::Digest;
 
@@ -43,6 +43,9 @@ pub trait Worker: Sync {
         inputs: &[Self::Output],
         step: Self::Step,
     ) -> Self::Output;
+
+    /// A vertex failed: what others are doing is not needed any more, and may be given up with an error.
+    fn give_up(&self) {}
 }
 
 /// Remembers steps across builds and processes.
@@ -88,6 +91,8 @@ pub enum Event {
     Finished(VertexId),
     /// The vertex failed; nothing that needs it will start.
     Failed(VertexId),
+    /// The vertex was given up because another one had failed.
+    GivenUp(VertexId),
 }
 
 /// Which vertex failed, and how.
@@ -112,6 +117,28 @@ struct Progress<Output, Error> {
     waiting: BTreeSet<VertexId>,
     outputs: HashMap<VertexId, Output>,
     failure: Option<SolveError<Error>>,
+    /// Whether a worker panicked, which no other may wait for.
+    is_broken: bool,
+}
+
+/// What the threads of one solve share.
+struct Run<Output, Error> {
+    progress: Mutex<Progress<Output, Error>>,
+    changed: Condvar,
+    /// What this solve refreshed already: equal vertices run once.
+    refreshed: Mutex<HashSet<CacheKey>>,
+}
+
+/// Tells the other threads when this one panics, so that the panic is seen and not waited for.
+struct Alarm<'r, Output, Error>(&'r Run<Output, Error>);
+
+impl<Output, Error> Drop for Alarm<'_, Output, Error> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).is_broken = true;
+            self.0.changed.notify_all();
+        }
+    }
 }
 
 impl<'a, W, C> Solver<'a, W, C>
@@ -130,47 +157,74 @@ where
     }
 
     /// Makes the result of `target`, and of everything it needs and nothing else. After a failure no vertex
-    /// is started, and those already running are waited for.
+    /// is started, and those already running are told to give up and waited for.
     pub fn solve(&self, graph: &Graph<W::Op>, target: VertexId) -> Result<W::Output, SolveError<W::Error>> {
         let waiting = graph.needed(target);
-        let threads = self.jobs.get().min(waiting.len());
-        let progress = Mutex::new(Progress { waiting, outputs: HashMap::new(), failure: None });
-        let changed = Condvar::new();
-        // The caller's thread is one of the workers: a chain of cached steps starts no thread.
+        let threads = self.jobs.get().min(graph.width_max(&waiting));
+        let progress = Progress { waiting, outputs: HashMap::new(), failure: None, is_broken: false };
+        let run = Run {
+            progress: Mutex::new(progress),
+            changed: Condvar::new(),
+            refreshed: Mutex::new(HashSet::new()),
+        };
+        // The caller's thread is one of the workers: a chain of steps starts no thread.
         std::thread::scope(|scope| {
             for _ in 1..threads {
-                scope.spawn(|| self.work(graph, &progress, &changed));
+                scope.spawn(|| self.work(graph, &run));
             }
-            self.work(graph, &progress, &changed);
+            self.work(graph, &run);
         });
-        let mut progress = progress.into_inner().expect("no worker panics while it holds the lock");
+        let mut progress = run.progress.into_inner().expect("no worker panics while it holds the lock");
         match progress.failure {
             Some(failure) => Err(failure),
             None => Ok(progress.outputs.remove(&target).expect("every needed vertex was solved")),
         }
     }
 
-    fn work(&self, graph: &Graph<W::Op>, progress: &Mutex<Progress<W::Output, W::Error>>, changed: &Condvar) {
-        let lock = || progress.lock().expect("no worker panics while it holds the lock");
-        let mut state = lock();
+    fn work(&self, graph: &Graph<W::Op>, run: &Run<W::Output, W::Error>) {
+        let _alarm = Alarm(run);
+        let mut state = run.lock();
         loop {
-            if state.waiting.is_empty() || state.failure.is_some() {
+            if state.waiting.is_empty() || state.failure.is_some() || state.is_broken {
                 return;
             }
             let Some((id, inputs)) = take_ready(graph, &mut state) else {
-                state = changed.wait(state).expect("no worker panics while it holds the lock");
+                state = run.changed.wait(state).expect("no worker panics while it holds the lock");
                 continue;
             };
             drop(state);
-            let result = self.solve_one(graph, id, &inputs);
-            (self.observer)(if result.is_ok() { Event::Finished(id) } else { Event::Failed(id) });
-            state = lock();
-            match result {
-                Ok(output) => drop(state.outputs.insert(id, output)),
-                // The first failure is the one reported.
-                Err(error) => drop(state.failure.get_or_insert(SolveError { vertex: id, error })),
+            let result = self.solve_one(graph, id, &inputs, run);
+            state = self.report(run, id, result);
+            run.changed.notify_all();
+        }
+    }
+
+    /// Tells how a vertex ended; the first failure is the one that counts.
+    fn report<'r>(
+        &self,
+        run: &'r Run<W::Output, W::Error>,
+        id: VertexId,
+        result: Result<W::Output, W::Error>,
+    ) -> MutexGuard<'r, Progress<W::Output, W::Error>> {
+        match result {
+            Ok(output) => {
+                // Before others build upon it, so that it is told of first.
+                (self.observer)(Event::Finished(id));
+                let mut state = run.lock();
+                state.outputs.insert(id, output);
+                state
             }
-            changed.notify_all();
+            Err(error) => {
+                let mut state = run.lock();
+                let is_first = state.failure.is_none();
+                state.failure.get_or_insert(SolveError { vertex: id, error });
+                drop(state);
+                if is_first {
+                    self.worker.give_up();
+                }
+                (self.observer)(if is_first { Event::Failed(id) } else { Event::GivenUp(id) });
+                run.lock()
+            }
         }
     }
 
@@ -179,6 +233,7 @@ where
         graph: &Graph<W::Op>,
         id: VertexId,
         inputs: &[W::Output],
+        run: &Run<W::Output, W::Error>,
     ) -> Result<W::Output, W::Error> {
         let vertex = graph.vertex(id);
         (self.observer)(Event::Started(id));
@@ -186,7 +241,7 @@ where
             (self.observer)(Event::LookedUp(id, Lookup::Bypassed));
             self.worker.run(id, vertex, inputs)?
         } else {
-            self.reuse_or_run(id, vertex, inputs)?
+            self.reuse_or_run(id, vertex, inputs, run)?
         };
         Ok(self.worker.join(id, vertex, inputs, step))
     }
@@ -196,15 +251,21 @@ where
         id: VertexId,
         vertex: &Vertex<W::Op>,
         inputs: &[W::Output],
+        run: &Run<W::Output, W::Error>,
     ) -> Result<W::Step, W::Error> {
         let facts = self.worker.facts(id, vertex, inputs)?;
         let key = facts.key();
-        if let Some(step) = self.reuse(vertex, id, &key)? {
+        let may_reuse = || vertex.cache == CachePolicy::Use || run.refreshed().contains(&key);
+        if may_reuse()
+            && let Some(step) = self.reuse(id, &key)?
+        {
             return Ok(step);
         }
         let _claim = self.cache.claim(&key)?;
         // Whoever held the claim before may have done this very work.
-        if let Some(step) = self.reuse(vertex, id, &key)? {
+        if may_reuse()
+            && let Some(step) = self.reuse(id, &key)?
+        {
             return Ok(step);
         }
         let reason = match vertex.cache {
@@ -214,23 +275,26 @@ where
         (self.observer)(Event::LookedUp(id, Lookup::Miss(reason)));
         let step = self.worker.run(id, vertex, inputs)?;
         self.cache.record(&key, &facts, &vertex.site, &step)?;
+        run.refreshed().insert(key);
         Ok(step)
     }
 
-    fn reuse(
-        &self,
-        vertex: &Vertex<W::Op>,
-        id: VertexId,
-        key: &CacheKey,
-    ) -> Result<Option<W::Step>, W::Error> {
-        if vertex.cache == CachePolicy::Refresh {
-            return Ok(None);
-        }
+    fn reuse(&self, id: VertexId, key: &CacheKey) -> Result<Option<W::Step>, W::Error> {
         let found = self.cache.lookup(key)?;
         if found.is_some() {
             (self.observer)(Event::LookedUp(id, Lookup::Hit));
         }
         Ok(found)
+    }
+}
+
+impl<Output, Error> Run<Output, Error> {
+    fn lock(&self) -> MutexGuard<'_, Progress<Output, Error>> {
+        self.progress.lock().expect("no worker panics while it holds the lock")
+    }
+
+    fn refreshed(&self) -> MutexGuard<'_, HashSet<CacheKey>> {
+        self.refreshed.lock().expect("no worker panics while it holds the lock")
     }
 }
 

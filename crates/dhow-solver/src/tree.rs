@@ -15,6 +15,8 @@ pub struct Tree(BTreeMap<String, TreeEntry>);
 pub struct TreeEntry {
     /// Type and permission bits as in `st_mode`.
     pub mode: u32,
+    /// User and group, where the owner comes along with the file.
+    pub owner: Option<(u32, u32)>,
     /// Digest of the content, of the target for a symbolic link, of nothing for a directory.
     pub content: Digest,
 }
@@ -46,12 +48,24 @@ impl Tree {
         self.0.get(path)
     }
 
-    /// The text form: `MODE DIGEST PATH` a line, with backslash and line feed escaped in the path.
+    /// Whether a file of this path is listed.
+    pub fn contains(&self, path: &str) -> bool {
+        self.0.contains_key(path)
+    }
+
+    /// The text form: `MODE OWNER DIGEST PATH` a line, with backslash and line feed escaped in the path. An
+    /// owner that does not count is `-`.
     pub fn to_text(&self) -> String {
         let mut text = String::with_capacity(self.0.len() * 112);
         for (path, entry) in &self.0 {
             let path = path.replace('\\', "\\\\").replace('\n', "\\n");
-            writeln!(text, "{:o} {} {path}", entry.mode, entry.content).expect("a String takes all text");
+            write!(text, "{:o} ", entry.mode).expect("a String takes all text");
+            match entry.owner {
+                Some((user, group)) => write!(text, "{user}:{group}"),
+                None => write!(text, "-"),
+            }
+            .expect("a String takes all text");
+            writeln!(text, " {} {path}", entry.content).expect("a String takes all text");
         }
         text
     }
@@ -59,7 +73,7 @@ impl Tree {
     /// Reads the text form.
     pub fn parse(text: &str) -> Result<Tree, ParseTreeError> {
         let mut tree = Tree::new();
-        for (index, line) in text.lines().enumerate() {
+        for (index, line) in text.split_terminator('\n').enumerate() {
             let (path, entry) = parse_line(line).ok_or(ParseTreeError { line: index + 1 })?;
             tree.insert(path, entry);
         }
@@ -73,10 +87,19 @@ impl Tree {
 }
 
 fn parse_line(line: &str) -> Option<(String, TreeEntry)> {
-    let mut parts = line.splitn(3, ' ');
+    let mut parts = line.splitn(4, ' ');
     let mode = u32::from_str_radix(parts.next()?, 8).ok()?;
+    let owner = parse_owner(parts.next()?)?;
     let content = parts.next()?.parse().ok()?;
-    Some((unescape(parts.next()?), TreeEntry { mode, content }))
+    Some((unescape(parts.next()?), TreeEntry { mode, owner, content }))
+}
+
+fn parse_owner(text: &str) -> Option<Option<(u32, u32)>> {
+    if text == "-" {
+        return Some(None);
+    }
+    let (user, group) = text.split_once(':')?;
+    Some(Some((user.parse().ok()?, group.parse().ok()?)))
 }
 
 fn unescape(path: &str) -> String {
@@ -102,10 +125,11 @@ mod tests {
     #[test]
     fn a_tree_survives_its_text_form() {
         let mut tree = Tree::new();
-        let entry = TreeEntry { mode: 0o100644, content: Digest::sha256_of(b"1") };
-        for path in ["a b", "new\nline", "back\\slash", "back\\nslash", ""] {
+        let entry = TreeEntry { mode: 0o100644, owner: None, content: Digest::sha256_of(b"1") };
+        for path in ["a b", "new\nline", "back\\slash", "back\\nslash", "", "return\r"] {
             tree.insert(path, entry);
         }
+        tree.insert("owned", TreeEntry { owner: Some((7, 8)), ..entry });
         assert_eq!(Tree::parse(&tree.to_text()), Ok(tree));
         assert!(Tree::parse("what").is_err());
     }

@@ -25,7 +25,7 @@ impl World {
         let mut tree = Tree::new();
         for path in instruction.split(' ').skip(1) {
             let content = Digest::sha256_of(self.files[path].as_bytes());
-            tree.insert(path, TreeEntry { mode: 0o100_644, content });
+            tree.insert(path, TreeEntry { mode: 0o100_644, owner: None, content });
         }
         tree
     }
