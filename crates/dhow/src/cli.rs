@@ -22,7 +22,73 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     // images: alphabetical
+    /// Manage builds
+    Builder(commands::builder::BuilderArgs),
+    /// Show how an image was made
+    History(commands::history::HistoryArgs),
+    /// Manage images
+    Image(commands::image::ImageArgs),
+    /// List images
+    Images(commands::images::ImagesArgs),
+    /// Show everything about containers and images
+    Inspect(commands::inspect::InspectArgs),
+    /// Load images from a tar archive
+    Load(commands::load::LoadArgs),
+    /// Sign in to a registry
+    Login(commands::login::LoginArgs),
+    /// Sign out of a registry
+    Logout(commands::logout::LogoutArgs),
+    /// Download an image from a registry
+    Pull(commands::pull::PullArgs),
+    /// Upload an image to a registry
+    Push(commands::push::PushArgs),
+    /// Remove one or more images
+    Rmi(commands::rmi::RmiArgs),
+    /// Save one or more images to a tar archive
+    Save(commands::save::SaveArgs),
+    /// Search a registry for images
+    Search(commands::search::SearchArgs),
+    /// Manage dhow itself
+    System(commands::system::SystemArgs),
+    /// Give an image one more name
+    Tag(commands::tag::TagArgs),
     // containers: alphabetical
+    /// Attach to the input and output of a running container
+    Attach(commands::attach::AttachArgs),
+    /// Make an image of a container's changes
+    Commit(commands::commit::CommitArgs),
+    /// Manage containers
+    Container(commands::container::ContainerArgs),
+    /// Create a new container
+    Create(Box<commands::create::CreateArgs>),
+    /// Run a command in a running container
+    Exec(commands::exec::ExecArgs),
+    /// Send a signal to running containers
+    Kill(commands::kill::KillArgs),
+    /// Show what a container wrote
+    Logs(commands::logs::LogsArgs),
+    /// Hold all processes of containers
+    Pause(commands::pause::PauseArgs),
+    /// List the published ports of a container
+    Port(commands::port::PortArgs),
+    /// List containers
+    Ps(commands::ps::PsArgs),
+    /// Give a container another name
+    Rename(commands::rename::RenameArgs),
+    /// Stop and start containers
+    Restart(commands::restart::RestartArgs),
+    /// Remove containers
+    Rm(commands::rm::RmArgs),
+    /// Create and run a new container from an image
+    Run(Box<commands::run::RunArgs>),
+    /// Start stopped containers
+    Start(commands::start::StartArgs),
+    /// Stop running containers
+    Stop(commands::stop::StopArgs),
+    /// Let the processes of paused containers go on
+    Unpause(commands::unpause::UnpauseArgs),
+    /// Wait until containers end, and print their exit codes
+    Wait(commands::wait::WaitArgs),
     /// Build an image from a Dockerfile
     Build(commands::build::BuildArgs),
 }
@@ -48,19 +114,84 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Help is a success; a mistake in the arguments is docker's 125 for `run`, `create` and `exec`, else 1.
+/// Help is a success. Docker's status is 125 for a flag it does not know or cannot read, and 1 for a command
+/// it does not know or the wrong number of arguments.
 fn usage(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
     // Nobody is left to be told when this fails.
     let _ = error.print();
-    ExitCode::from(if error.use_stderr() { 1 } else { 0 })
+    ExitCode::from(match error.kind() {
+        _ if !error.use_stderr() => 0,
+        ErrorKind::MissingRequiredArgument
+        | ErrorKind::InvalidSubcommand
+        | ErrorKind::MissingSubcommand
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => 1,
+        // A word too many is told as an unknown argument; it is no flag.
+        ErrorKind::UnknownArgument if !names_flag(error) => 1,
+        _ => 125,
+    })
 }
 
+fn names_flag(error: &clap::Error) -> bool {
+    use clap::error::{ContextKind, ContextValue};
+    let invalid = error.get(ContextKind::InvalidArg);
+    matches!(invalid, Some(ContextValue::String(word)) if word.starts_with('-'))
+}
+
+/// Without root, most commands work as root of the user's own namespace. No thread has been started yet.
 fn open() -> Result<Engine, CliError> {
+    let mut settings = settings::read()?;
+    if !rustix::process::geteuid().is_root() {
+        let entered = dhow_engine::userns::enter(&settings.run, &settings.helper_folders);
+        settings.user_namespace = Some(entered.map_err(|error| match error.hint() {
+            Some(hint) => CliError::from(error).hint(hint),
+            None => error.into(),
+        })?);
+    }
+    Ok(Engine::open(settings)?)
+}
+
+/// For commands that touch neither the files of images nor processes: anybody may do that as they are, and
+/// programs that keep credentials want to see who is asking.
+fn open_as_is() -> Result<Engine, CliError> {
     Ok(Engine::open(settings::read()?)?)
 }
 
 fn dispatch(command: Command, ui: &mut Ui) -> Result<u8, CliError> {
     match command {
+        Command::Builder(args) => commands::builder::run(args, &open()?, ui),
+        Command::History(args) => commands::history::run(args, &open_as_is()?, ui),
+        Command::Image(args) => commands::image::run(args, &open()?, ui),
+        Command::Images(args) => commands::images::run(args, &open_as_is()?, ui),
+        Command::Inspect(args) => commands::inspect::run(args, &open()?, ui),
+        Command::Load(args) => commands::load::run(args, &open()?, ui),
+        Command::Login(args) => commands::login::run(args, &open_as_is()?, ui),
+        Command::Logout(args) => commands::logout::run(args, &open_as_is()?, ui),
+        Command::Pull(args) => commands::pull::run(args, &open()?, ui),
+        Command::Push(args) => commands::push::run(args, &open()?, ui),
+        Command::Rmi(args) => commands::rmi::run(args, &open()?, ui),
+        Command::Save(args) => commands::save::run(args, &open()?, ui),
+        Command::Search(args) => commands::search::run(args, &open_as_is()?, ui),
+        Command::System(args) => commands::system::run(args, &open()?, ui),
+        Command::Tag(args) => commands::tag::run(args, &open()?, ui),
+        Command::Attach(args) => commands::attach::run(&args, &open()?, ui),
+        Command::Commit(args) => commands::commit::run(&args, &open()?, ui),
+        Command::Container(args) => commands::container::run(&args, &open()?, ui),
+        Command::Create(args) => commands::create::run(&args, &open()?, ui),
+        Command::Exec(args) => commands::exec::run(&args, &open()?, ui),
+        Command::Kill(args) => commands::kill::run(&args, &open()?, ui),
+        Command::Logs(args) => commands::logs::run(&args, &open()?, ui),
+        Command::Pause(args) => commands::pause::run(&args, &open()?, ui),
+        Command::Port(args) => commands::port::run(&args, &open()?, ui),
+        Command::Ps(args) => commands::ps::run(&args, &open()?, ui),
+        Command::Rename(args) => commands::rename::run(&args, &open()?, ui),
+        Command::Restart(args) => commands::restart::run(&args, &open()?, ui),
+        Command::Rm(args) => commands::rm::run(&args, &open()?, ui),
+        Command::Run(args) => commands::run::run(&args, &open()?, ui),
+        Command::Start(args) => commands::start::run(&args, &open()?, ui),
+        Command::Stop(args) => commands::stop::run(&args, &open()?, ui),
+        Command::Unpause(args) => commands::unpause::run(&args, &open()?, ui),
+        Command::Wait(args) => commands::wait::run(&args, &open()?, ui),
         Command::Build(args) => commands::build::run(args, &open()?, ui),
     }
 }
