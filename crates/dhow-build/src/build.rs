@@ -22,6 +22,7 @@ use crate::lower::{self, World};
 use crate::plan::{BaseImage, Layer, Plan, PlannedHistory, PlannedStage, PlannedStep};
 use crate::request::BuildRequest;
 use crate::run::{NetworkRequest, RunSteps};
+use crate::stop::Stop;
 
 /// Images of the last build of a Dockerfile, step by step: what tells a configuration step that is new from
 /// one that was there before.
@@ -162,7 +163,6 @@ struct Build<'a, 'b> {
 struct Done {
     rootfs: HashMap<VertexId, Rootfs>,
     images: HashMap<StepId, Digest>,
-    reported: HashSet<StepId>,
 }
 
 impl Build<'_, '_> {
@@ -171,12 +171,12 @@ impl Build<'_, '_> {
         (self.observer)(BuildEvent::Planned(&infos));
         let known = self.last_build()?;
         let done = Mutex::new(Done::default());
-        let steps: HashMap<VertexId, &PlannedStep> =
-            self.plan.steps.iter().filter_map(|step| Some((step.vertex?, step))).collect();
+        let steps = self.vertex_steps();
         let name = format!("build-{}-{}", std::process::id(), (self.builder.clock)().as_nanosecond());
         let cache =
             StepCache::new(self.builder.images, self.lease, self.builder.run_dir.join("build/locks"))?;
         let step_id = |vertex: VertexId| steps.get(&vertex).map(|step| step.info.id);
+        let stop = Stop::new(self.builder.cancel).map_err(while_doing("cannot watch for a sign to stop"))?;
         let executor = Executor {
             images: self.builder.images,
             cache: &cache,
@@ -184,7 +184,8 @@ impl Build<'_, '_> {
             runs: RunSteps {
                 run_dir: self.builder.run_dir.join("build"),
                 network: self.builder.network,
-                cancel: self.builder.cancel,
+                ids: self.builder.images.user_namespace(),
+                stop: &stop,
                 started: &|vertex, name| {
                     if let Some(id) = step_id(vertex) {
                         (self.observer)(BuildEvent::Container(id, name));
@@ -220,6 +221,18 @@ impl Build<'_, '_> {
         Ok(Built { image: created.id, existed: created.existed })
     }
 
+    /// The step that each vertex does the work of. A stage that builds on another begins with the last vertex
+    /// of that one, whose work it is not: the earlier step counts.
+    fn vertex_steps(&self) -> HashMap<VertexId, &PlannedStep> {
+        let mut steps = HashMap::new();
+        for step in &self.plan.steps {
+            if let Some(vertex) = step.vertex {
+                steps.entry(vertex).or_insert(step);
+            }
+        }
+        steps
+    }
+
     fn now(&self) -> i64 {
         (self.builder.clock)().as_second()
     }
@@ -248,17 +261,27 @@ impl Build<'_, '_> {
             Event::LookedUp(vertex, Lookup::Bypassed) => {
                 id(vertex).into_iter().for_each(|id| (self.observer)(BuildEvent::Cached(id)));
             }
-            Event::Finished(vertex) => self.finished(*vertex, done, known),
+            Event::Finished(vertex) => self.finished(*vertex, steps, done, known),
             Event::Failed(vertex) => {
                 id(vertex).into_iter().for_each(|id| (self.observer)(BuildEvent::Failed(id)))
+            }
+            Event::GivenUp(vertex) => {
+                id(vertex).into_iter().for_each(|id| (self.observer)(BuildEvent::GivenUp(id)))
             }
         }
     }
 
-    fn finished(&self, vertex: VertexId, done: &Mutex<Done>, known: &HashSet<String>) {
+    /// Tells of the step that `vertex` did the work of, and of those that are done with it.
+    fn finished(
+        &self,
+        vertex: VertexId,
+        steps: &HashMap<VertexId, &PlannedStep>,
+        done: &Mutex<Done>,
+        known: &HashSet<String>,
+    ) {
         let mut done = done.lock().expect("no observer panics");
         let Some(rootfs) = done.rootfs.get(&vertex).cloned() else { return };
-        // Stages that share a base share its vertex; each has a step for it.
+        let own = steps.get(&vertex).map(|step| step.info.id);
         let mut below: Option<&PlannedStep> = None;
         for step in &self.plan.steps {
             let belongs = match (step.vertex, below) {
@@ -267,18 +290,21 @@ impl Build<'_, '_> {
                 (None, None) => false,
             };
             below = if belongs { Some(step) } else { None };
-            if !belongs || !done.reported.insert(step.info.id) {
+            if !belongs {
                 continue;
             }
             let image = self.image_id(step, &rootfs, &done.rootfs);
             done.images.insert(step.info.id, image);
-            if step.vertex.is_none() {
+            let is_own = own == Some(step.info.id);
+            if !is_own {
                 (self.observer)(BuildEvent::Started(step.info.id));
-                if known.contains(&image.to_string()) {
+                // Where a stage begins with another there is never anything to do.
+                if step.vertex.is_some() || known.contains(&image.to_string()) {
                     (self.observer)(BuildEvent::Cached(step.info.id));
                 }
             }
-            let result = StepResult { image, layer_bytes: self.layer_bytes(step, &rootfs, &done.rootfs) };
+            let layer_bytes = self.layer_bytes(step, &rootfs, &done.rootfs).filter(|_| is_own);
+            let result = StepResult { image, layer_bytes };
             (self.observer)(BuildEvent::Finished(step.info.id, &result));
         }
     }

@@ -1,5 +1,7 @@
 //! The value of `--chmod`: octal or symbolic.
 
+use std::fmt;
+
 /// A change to permission bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Chmod {
@@ -39,6 +41,29 @@ impl Chmod {
             Chmod::Octal(bits) => *bits,
             Chmod::Symbolic(clauses) => clauses.iter().fold(mode, |mode, clause| clause.apply(mode, is_dir)),
         }
+    }
+}
+
+impl fmt::Display for Chmod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Chmod::Octal(bits) => write!(f, "{bits:04o}"),
+            Chmod::Symbolic(clauses) => {
+                let clauses: Vec<String> = clauses.iter().map(Clause::to_string).collect();
+                f.write_str(&clauses.join(","))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Clause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (bits, class) in [(0o700, 'u'), (0o070, 'g'), (0o007, 'o')] {
+            if self.classes & bits != 0 {
+                write!(f, "{class}")?;
+            }
+        }
+        write!(f, "{}{}", self.operator, self.letters)
     }
 }
 

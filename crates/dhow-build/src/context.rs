@@ -10,7 +10,7 @@ use rustix::fs::FileType;
 
 use crate::error::BuildError;
 use crate::request::DockerfileSource;
-use crate::select::{SelectError, Source};
+use crate::select::{Ignored, SelectError, Source};
 
 /// The largest Dockerfile and ignore file that is read.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
@@ -18,7 +18,7 @@ const TEXT_BYTES_MAX: u64 = 16 << 20;
 /// A folder to build from, and what is left out of it.
 pub(crate) struct Context {
     pub root: Root,
-    pub ignored: IgnoreRules,
+    pub ignored: Ignored,
 }
 
 /// The text of a Dockerfile and what to call it.
@@ -107,7 +107,7 @@ impl Context {
     }
 }
 
-fn read_ignore(context: &Path, dockerfile: &DockerfileText) -> Result<IgnoreRules, BuildError> {
+fn read_ignore(context: &Path, dockerfile: &DockerfileText) -> Result<Ignored, BuildError> {
     let own = dockerfile.path.as_ref().map(|path| {
         let mut name = path.clone().into_os_string();
         name.push(".dockerignore");
@@ -117,11 +117,15 @@ fn read_ignore(context: &Path, dockerfile: &DockerfileText) -> Result<IgnoreRule
         match read_bounded(&path) {
             Ok(text) => {
                 let text = String::from_utf8_lossy(&text).into_owned();
-                return IgnoreRules::parse(&text).map_err(|source| BuildError::Ignore { path, source });
+                let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let rules = IgnoreRules::parse(&text);
+                let rules = rules.map_err(|source| BuildError::Ignore { path: path.clone(), source })?;
+                return Ok(Ignored { file, rules });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(BuildError::Context { path, source }),
         }
     }
-    Ok(IgnoreRules::from_patterns([]).expect("no pattern is malformed"))
+    let nothing = IgnoreRules::from_patterns([]).expect("no pattern is malformed");
+    Ok(Ignored { file: ".dockerignore".to_owned(), rules: nothing })
 }

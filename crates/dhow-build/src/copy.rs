@@ -205,7 +205,15 @@ impl Copier<'_> {
             }
         }
         self.attributes(entry, target)?;
-        self.to.set_times(target, modified(&entry.stat)).map_err(writing(target))
+        self.to.set_times(target, modified(&entry.stat)).map_err(writing(target))?;
+        self.check_unchanged(entry)
+    }
+
+    /// The cache key was made of what the file was; a copy of something else must not be kept under it.
+    fn check_unchanged(&self, entry: &Entry) -> Result<(), CopyError> {
+        let now = self.from.try_stat(&entry.path).map_err(reading(&entry.path))?;
+        let is_same = now.is_some_and(|now| is_same(&entry.stat, &now));
+        if is_same { Ok(()) } else { Err(CopyError::Changed { path: entry.path.clone() }) }
     }
 
     /// A directory that is there keeps its mode and owner.
@@ -255,10 +263,7 @@ impl Copier<'_> {
     fn file(&self, entry: &Entry, target: &Path) -> Result<(), CopyError> {
         let mut source = self.from.open_file(&entry.path).map_err(reading(&entry.path))?;
         let mut copy = self.to.create_file(target, 0o600).map_err(writing(target))?;
-        copy_bytes(&mut source, &mut copy).map_err(writing(target))?;
-        // The cache key was made of what the file was; a copy of something else must not be kept under it.
-        let now = rustix::fs::fstat(&source).map_err(|error| reading(&entry.path)(error.into()))?;
-        if is_same(&entry.stat, &now) { Ok(()) } else { Err(CopyError::Changed { path: entry.path.clone() }) }
+        copy_bytes(&mut source, &mut copy).map_err(writing(target)).map(drop)
     }
 
     fn attributes(&self, entry: &Entry, target: &Path) -> Result<(), CopyError> {
@@ -303,14 +308,14 @@ impl Copier<'_> {
 }
 
 /// Attributes of the host's security modules and of the overlay do not belong to the file.
-fn is_copied(name: &[u8]) -> bool {
+pub(crate) fn is_copied(name: &[u8]) -> bool {
     !node::is_overlay_xattr(name)
         && !name.starts_with(b"system.")
         && (!name.starts_with(b"security.") || name == b"security.capability")
 }
 
 fn is_same(before: &Stat, now: &Stat) -> bool {
-    before.st_size == now.st_size
+    (before.st_ino, before.st_mode, before.st_size) == (now.st_ino, now.st_mode, now.st_size)
         && (before.st_mtime, before.st_mtime_nsec) == (now.st_mtime, now.st_mtime_nsec)
         && (before.st_ctime, before.st_ctime_nsec) == (now.st_ctime, now.st_ctime_nsec)
 }

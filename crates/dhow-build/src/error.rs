@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use dhow_dockerfile::{Diagnostic, Span, excerpt};
 
 use crate::copy::CopyError;
-use crate::select::SelectError;
+use crate::select::{IgnoredBy, SelectError};
 
 /// Why an image was not built. Nothing of it is visible in the store.
 #[derive(Debug, thiserror::Error)]
@@ -163,7 +163,7 @@ pub(crate) fn while_doing<E: std::error::Error + Send + Sync + 'static>(
 }
 
 impl BuildError {
-    /// The whole message for people: what, where, the lines in question and the output of a failed program.
+    /// The whole message for people: what, where and the lines in question.
     pub fn report(&self) -> String {
         match self {
             BuildError::Syntax { name, text, diagnostics } => {
@@ -174,6 +174,17 @@ impl BuildError {
             }
             BuildError::Step { failure } => failure.report(),
             other => chain(other),
+        }
+    }
+
+    /// The last lines that a failed program printed, for those who did not see them when they came.
+    pub fn output(&self) -> Option<&str> {
+        match self {
+            BuildError::Step { failure } => match &failure.cause {
+                StepError::Exit { output, .. } if !output.is_empty() => Some(output),
+                _ => None,
+            },
+            _ => None,
         }
     }
 
@@ -192,26 +203,15 @@ impl BuildError {
 impl StepFailure {
     fn report(&self) -> String {
         let place = excerpt(&self.file, &self.text, self.span);
-        let mut report = format!("{}\n{}", chain(&self.cause), place.trim_end());
-        if let StepError::Exit { output, .. } = &self.cause
-            && !output.is_empty()
-        {
-            report.push_str("\nIts last output:\n");
-            for line in output.lines() {
-                report.push_str("  | ");
-                report.push_str(line);
-                report.push('\n');
-            }
-        }
-        report.trim_end().to_owned()
+        format!("{}\n{}", chain(&self.cause), place.trim_end())
     }
 
     fn hint(&self) -> Option<String> {
         match &self.cause {
             StepError::Select {
-                source: SelectError::NotFound { ignored_by: Some((line, pattern)), .. },
+                source: SelectError::NotFound { ignored_by: Some(IgnoredBy { file, line, pattern }), .. },
                 ..
-            } => Some(format!("line {line} of .dockerignore (`{pattern}`) leaves it out")),
+            } => Some(format!("line {line} of {file} (`{pattern}`) leaves it out")),
             StepError::Copy { source: CopyError::Changed { .. }, .. } => {
                 Some("run the build again when nothing writes to the build context".to_owned())
             }

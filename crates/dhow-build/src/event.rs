@@ -34,6 +34,8 @@ pub enum BuildEvent<'a> {
     Finished(StepId, &'a StepResult),
     /// A step failed; the error follows as the result of the build.
     Failed(StepId),
+    /// A step was given up because another one failed.
+    GivenUp(StepId),
 }
 
 /// A step of a build: one instruction of one stage.

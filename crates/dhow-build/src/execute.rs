@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use dhow_dockerfile::IgnoreRules;
 use dhow_image::Images;
@@ -13,10 +13,12 @@ use dhow_solver::{FactKind, Facts, Tree, Vertex, VertexId, Worker};
 use dhow_store::Lease;
 use dhow_sys::beneath::{Owner, Root, Time};
 use dhow_sys::overlay;
+use dhow_sys::userns::IdMap;
 
 use crate::cache::{Step, StepCache};
+use crate::chmod::Chmod;
 use crate::context::Context;
-use crate::copy::{CopyOptions, Destination, make_dirs};
+use crate::copy::{CopyOptions, Destination, make_dirs, modified};
 use crate::error::{StepError, StoreFailure, while_doing};
 use crate::hash::{self, Counts, HashError};
 use crate::owner::find_owner;
@@ -76,8 +78,15 @@ pub(crate) struct Executor<'a> {
     pub name: String,
     pub counter: AtomicUsize,
     /// What each `COPY` found when its facts were asked for; its copy uses the same.
-    pub selections: Mutex<HashMap<VertexId, Vec<Selected>>>,
+    pub selections: Mutex<HashMap<VertexId, Selection>>,
     pub finished: &'a (dyn Fn(VertexId, &Rootfs) + Sync),
+}
+
+/// The files of a `COPY`.
+pub(crate) struct Selection {
+    found: Vec<Selected>,
+    /// The stage they are in, if not the build context.
+    stage: Option<Root>,
 }
 
 impl Worker for Executor<'_> {
@@ -118,8 +127,13 @@ impl Worker for Executor<'_> {
             Op::Base { .. } => Rootfs::base(step),
             _ => inputs[0].with(step),
         };
+        self.selections().remove(&id);
         (self.finished)(id, &rootfs);
         rootfs
+    }
+
+    fn give_up(&self) {
+        self.runs.stop.now();
     }
 }
 
@@ -149,13 +163,17 @@ fn run_facts(run: &RunOp, facts: &mut Facts) {
 fn copy_option_facts(copy: &CopyOp, facts: &mut Facts) {
     facts.text(FactKind::Instruction, "", format!("copy to {}", copy.dest));
     facts.text(FactKind::Option, "--chown", copy.chown.as_deref().unwrap_or_default());
-    facts.text(
-        FactKind::Option,
-        "--chmod",
-        copy.chmod.as_ref().map(|chmod| format!("{chmod:?}")).unwrap_or_default(),
-    );
+    facts.text(FactKind::Option, "--chmod", copy.chmod.as_ref().map(Chmod::to_string).unwrap_or_default());
     facts.text(FactKind::Option, "--link", if copy.link { "true" } else { "" });
     facts.text(FactKind::Option, "unpack", if copy.unpack { "true" } else { "" });
+    if copy.sources.len() > 1 {
+        // What comes later meets what is there: their order counts.
+        let name = |source: &String| {
+            Path::new(source).file_name().unwrap_or_default().to_string_lossy().into_owned()
+        };
+        let names: Vec<String> = copy.sources.iter().map(name).collect();
+        facts.text(FactKind::Option, "sources", names.join(" "));
+    }
     for (name, content) in &copy.inline {
         facts.content(FactKind::Option, format!("<<{name}"), Digest::sha256_of(content.as_bytes()));
     }
@@ -180,25 +198,32 @@ impl Executor<'_> {
                     ignored: Some(&self.context.ignored),
                     excluded: Some(&excluded),
                 };
-                self.select_and_hash(id, copy, &source, "build context")?
+                let (found, tree) = self.select_and_hash(copy, &source, "build context")?;
+                self.selections().insert(id, Selection { found, stage: None });
+                tree
             }
             CopyFrom::Stage(name) => {
                 let root = self.view(&inputs[1])?;
                 let source = Source { root: &root, ignored: None, excluded: Some(&excluded) };
-                self.select_and_hash(id, copy, &source, name)?
+                let (found, tree) = self.select_and_hash(copy, &source, name)?;
+                self.selections().insert(id, Selection { found, stage: Some(root) });
+                tree
             }
         };
         facts.content(FactKind::Files, "files", self.cache.keep_tree(&tree)?);
         Ok(())
     }
 
+    fn selections(&self) -> MutexGuard<'_, HashMap<VertexId, Selection>> {
+        self.selections.lock().expect("no thread panics while it holds the lock")
+    }
+
     fn select_and_hash(
         &self,
-        id: VertexId,
         copy: &CopyOp,
         source: &Source<'_>,
         place: &str,
-    ) -> Result<Tree, StepError> {
+    ) -> Result<(Vec<Selected>, Tree), StepError> {
         let instruction = copy.instruction();
         let mut selection = Vec::new();
         for pattern in &copy.sources {
@@ -217,8 +242,7 @@ impl Executor<'_> {
             }
             HashError::Store(failure) => failure.into(),
         })?;
-        self.selections.lock().expect("no thread panics while it holds the lock").insert(id, selection);
-        Ok(tree)
+        Ok((selection, tree))
     }
 
     /// The files of a root file system, to look at.
@@ -239,13 +263,15 @@ impl Executor<'_> {
             format!("{}-{number}", self.name).parse().map_err(while_doing("cannot name a snapshot"))?;
         let snapshots = self.images.snapshots();
         let prepared = snapshots.prepare(&key, below).map_err(while_doing("cannot prepare a snapshot"))?;
-        let spec = snapshots.mount_spec(&key).map_err(while_doing("cannot mount a snapshot"))?;
-        if let Err(error) = work(&key, &spec) {
+        let fill = || {
+            let spec = snapshots.mount_spec(&key).map_err(while_doing("cannot mount a snapshot"))?;
+            work(&key, &spec)?;
+            Ok(self.images.freeze(&key, self.lease).map_err(while_doing("cannot freeze a step"))?)
+        };
+        let frozen = fill().inspect_err(|_: &StepError| {
             // What is left of a failed step is garbage; if it cannot be removed now, gc will.
             let _ = snapshots.remove(&key);
-            return Err(error);
-        }
-        let frozen = self.images.freeze(&key, self.lease).map_err(while_doing("cannot freeze a step"))?;
+        })?;
         drop(prepared);
         let layer = frozen.map(|layer| Layer {
             diff_id: layer.diff_id,
@@ -264,7 +290,7 @@ impl Executor<'_> {
     fn make_workdir(&self, workdir: &WorkdirOp, below: &Rootfs) -> Result<Step, StepError> {
         self.step(&below.parents()?, |_, spec| {
             let root = mount(spec)?;
-            let owner = find_owner(&root, &workdir.user).map_err(StepError::Invalid)?;
+            let owner = self.owner(&root, &workdir.user)?;
             let path = Path::new(&workdir.path);
             let failed = |source| StepError::Copy { instruction: "WORKDIR", source };
             let real =
@@ -274,30 +300,25 @@ impl Executor<'_> {
     }
 
     fn copy_files(&self, id: VertexId, copy: &CopyOp, inputs: &[Rootfs]) -> Result<Step, StepError> {
-        let selection = self.selections.lock().expect("no thread panics while it holds the lock").remove(&id);
-        let selection = selection.expect("facts are asked for before a step runs");
+        let selection = self.selections().remove(&id).expect("facts are asked for before a step runs");
         let below = if copy.link { Vec::new() } else { inputs[0].parents()? };
-        let stage = match &copy.from {
-            CopyFrom::Context => None,
-            CopyFrom::Stage(_) => Some(self.view(&inputs[1])?),
-        };
-        let from = stage.as_ref().unwrap_or(&self.context.root);
+        let from = selection.stage.as_ref().unwrap_or(&self.context.root);
         self.step(&below, |key, spec| {
             let root = mount(spec)?;
             let owner = match &copy.chown {
-                Some(text) => Some(find_owner(&root, text).map_err(StepError::Invalid)?),
+                Some(text) => Some(self.owner(&root, text)?),
                 None if copy.from == CopyFrom::Context => Some(Owner { uid: 0, gid: 0 }),
                 None => None,
             };
             let options = CopyOptions {
                 owner,
                 chmod: copy.chmod.clone(),
-                made_at: made_at(&inputs[0]),
+                made_at: if copy.link { newest(&selection.found) } else { made_at(&inputs[0]) },
                 merge_dirs: false,
             };
             let failed = |source| StepError::Copy { instruction: copy.instruction(), source };
             let destination = Destination::find(&root, &copy.dest).map_err(failed)?;
-            for source in &selection {
+            for source in &selection.found {
                 if copy.unpack && !source.is_dir() && unpack::is_archive(from, source)? {
                     self.unpack(key, from, source, &root, copy, &options)?;
                 } else {
@@ -309,6 +330,13 @@ impl Executor<'_> {
             }
             Ok(())
         })
+    }
+
+    /// Whom `user[:group]` makes the owner. Where there is but one id, everything belongs to root.
+    fn owner(&self, root: &Root, text: &str) -> Result<Owner, StepError> {
+        let owner = find_owner(root, text).map_err(StepError::Invalid)?;
+        let has_one_id = self.images.user_namespace().is_some_and(IdMap::has_one_id);
+        Ok(if has_one_id { Owner { uid: 0, gid: 0 } } else { owner })
     }
 
     /// Unpacks an archive aside, then copies what came out of it.
@@ -330,7 +358,15 @@ impl Executor<'_> {
             merge_dirs: true,
             ..options.clone()
         };
-        let result = unpack::unpack(from, archive, prepared.path(), root, &copy.dest, &options);
+        let result = unpack::unpack(
+            from,
+            archive,
+            prepared.path(),
+            self.images.apply_options(),
+            root,
+            &copy.dest,
+            &options,
+        );
         // A folder that cannot be removed now is removed by gc.
         let _ = snapshots.remove(&aside);
         result
@@ -342,6 +378,12 @@ impl Executor<'_> {
 fn made_at(below: &Rootfs) -> Time {
     let created = below.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
     Time { seconds: created.map_or(0, |time| time.as_second()), nanoseconds: 0 }
+}
+
+/// The time that directories made on the way get where nothing below counts.
+fn newest(selection: &[Selected]) -> Time {
+    let entries = selection.iter().flat_map(|source| &source.entries);
+    entries.map(|entry| modified(&entry.stat)).max().unwrap_or_default()
 }
 
 fn exclusions(copy: &CopyOp) -> Result<IgnoreRules, StepError> {

@@ -2,20 +2,23 @@
 //!
 //! A file's content is read once: its hash is remembered by device, inode, size and both times, so an
 //! unchanged tree costs one `stat` a file. A change that keeps size and modification time still moves the
-//! time of last status change, which nobody can set back.
+//! time of last status change, which nobody can set back; so does a change of its extended attributes, which
+//! are part of what is remembered.
 
 use std::io::{self, Read as _};
-use std::path::PathBuf;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dhow_oci::{Digest, Digester};
 use dhow_solver::{Tree, TreeEntry};
 use dhow_store::{FileHash, FileStat, Store};
-use dhow_sys::beneath::Root;
+use dhow_sys::beneath::{Root, list_xattrs, read_xattr};
 use rustix::fs::FileType;
 
 use crate::chmod::Chmod;
+use crate::copy::is_copied;
 use crate::error::{StoreFailure, while_doing};
 use crate::select::{Entry, Selected};
 
@@ -56,6 +59,7 @@ pub(crate) fn tree(
         .filter(|entry| entry.kind() == FileType::RegularFile)
         .collect();
     let mut hashes = content_of(store, root, &files, now_ns)?.into_iter();
+    let is_only = selection.len() == 1;
     let mut tree = Tree::new();
     for (source, entry) in entries {
         let content = match entry.kind() {
@@ -67,9 +71,14 @@ pub(crate) fn tree(
             FileType::CharacterDevice | FileType::BlockDevice => {
                 Digest::sha256_of(&(entry.stat.st_rdev as u64).to_le_bytes())
             }
+            FileType::Directory => directory(root, entry).map_err(|source| read_error(entry, source))?,
             _ => Digest::sha256_of(b""),
         };
-        tree.insert(name(source, entry, counts), TreeEntry { mode: mode(entry, counts), content });
+        let owner = counts.owner.then_some((entry.stat.st_uid, entry.stat.st_gid));
+        tree.insert(
+            free_name(&tree, name(source, entry, is_only)),
+            TreeEntry { mode: mode(entry, counts), owner, content },
+        );
     }
     Ok(tree)
 }
@@ -78,18 +87,55 @@ fn read_error(entry: &Entry, source: io::Error) -> HashError {
     HashError::Read { path: entry.path.clone(), source }
 }
 
-/// The name a file is copied under. The contents of a directory go without its name.
-fn name(source: &Selected, entry: &Entry, counts: &Counts<'_>) -> String {
-    let path = if source.is_dir() { entry.relative.clone() } else { PathBuf::from(&source.name) };
-    let mut name = match path.to_str() {
+/// The name a file is copied under. The only source, if it is a directory, goes without its name.
+fn name(source: &Selected, entry: &Entry, is_only: bool) -> String {
+    let path = match (source.is_dir(), is_only) {
+        (true, true) => entry.relative.clone(),
+        (true, false) => Path::new(&source.name).join(&entry.relative),
+        (false, _) => PathBuf::from(&source.name),
+    };
+    match path.to_str() {
         Some(text) => text.to_owned(),
         // Two names that look alike must not become one.
         None => format!("{} {:x?}", path.to_string_lossy(), path.as_os_str().as_encoded_bytes()),
-    };
-    if counts.owner {
-        name.push_str(&format!(" {}:{}", entry.stat.st_uid, entry.stat.st_gid));
     }
-    name
+}
+
+/// `name`, or, where another source has a file of this name, one that nothing has. What is copied later
+/// meets what is there, so both count.
+fn free_name(tree: &Tree, name: String) -> String {
+    if !tree.contains(&name) {
+        return name;
+    }
+    let numbered = (2_u64..).map(|number| format!("{name} ({number})"));
+    numbered.into_iter().find(|name| !tree.contains(name)).expect("there is no end of numbers")
+}
+
+/// A directory is its extended attributes; what is in it is listed by itself.
+fn directory(root: &Root, entry: &Entry) -> io::Result<Digest> {
+    let dir = root.open_dir(&entry.path)?;
+    with_xattrs(Digest::sha256_of(b""), &dir)
+}
+
+/// `content`, and the extended attributes that would be copied, if there are any.
+fn with_xattrs(content: Digest, file: &impl AsFd) -> io::Result<Digest> {
+    let names = list_xattrs(|buffer| rustix::fs::flistxattr(file, buffer))?;
+    let mut digester: Option<Digester> = None;
+    for name in names.iter().filter(|name| is_copied(name)) {
+        let Some(value) = read_xattr(|buffer| rustix::fs::fgetxattr(file, name.as_slice(), buffer))? else {
+            continue;
+        };
+        let digester = digester.get_or_insert_with(|| {
+            let mut digester = Digester::sha256();
+            digester.update(content.as_bytes());
+            digester
+        });
+        for part in [name, &value] {
+            digester.update(&(part.len() as u64).to_le_bytes());
+            digester.update(part);
+        }
+    }
+    Ok(digester.map_or(content, Digester::finish))
 }
 
 /// Type and permissions, the latter as they will be in the image.
@@ -174,8 +220,9 @@ fn hash_file(root: &Root, entry: &Entry, buffer: &mut [u8]) -> Result<Digest, Ha
     let mut digester = Digester::sha256();
     loop {
         match file.read(buffer).map_err(|source| read_error(entry, source))? {
-            0 => return Ok(digester.finish()),
+            0 => break,
             count => digester.update(&buffer[..count]),
         }
     }
+    with_xattrs(digester.finish(), &file).map_err(|source| read_error(entry, source))
 }

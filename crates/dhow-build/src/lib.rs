@@ -14,6 +14,7 @@
 
 mod build;
 mod cache;
+mod change;
 mod chmod;
 mod configure;
 mod context;
@@ -30,12 +31,14 @@ mod resolve;
 mod run;
 mod scope;
 mod select;
+mod stop;
 mod unpack;
 
 pub use build::{Builder, context_bytes};
+pub use change::{ChangeError, change};
 pub use copy::CopyError;
 pub use error::{BuildError, StepError, StepFailure, StoreFailure};
 pub use event::{BuildEvent, Built, StepId, StepInfo, StepResult, Stream};
 pub use request::{BuildRequest, DockerfileSource, StepNetwork};
 pub use run::NetworkRequest;
-pub use select::SelectError;
+pub use select::{IgnoredBy, SelectError};

@@ -63,18 +63,15 @@ pub(crate) fn lower(
         platform: target_platform,
         graph: Graph::new(),
         steps: Vec::new(),
-        stages: Vec::new(),
+        stages: vec![None; source.dockerfile.stages.len()],
         images: BTreeMap::new(),
-        declared_names: BTreeSet::new(),
     };
     lowering.globals()?;
     let target = lowering.target()?;
-    let needed = lowering.needed(target);
-    for index in 0..=target {
-        let stage = if needed.contains(&index) { Some(lowering.stage(index)?) } else { None };
-        lowering.stages.push(stage);
+    for index in lowering.needed(target) {
+        lowering.stage_end(index)?;
     }
-    let unused = lowering.arguments.unused(&|name| lowering.declared_names.contains(name));
+    let unused = lowering.arguments.unused(&declared_names(source.dockerfile));
     if !unused.is_empty() {
         let message = format!("One or more build-args [{}] were not consumed", unused.join(" "));
         world.warn(source.dockerfile.stages[target].span, message, None);
@@ -84,7 +81,28 @@ pub(crate) fn lower(
     if let Some(end) = &mut stages[target] {
         end.config.config.labels.extend(request.labels.clone());
     }
-    Ok(Plan { graph: lowering.graph, steps: lowering.steps, stages, target })
+    Ok(Plan { graph: lowering.graph, steps: in_order(lowering.steps), stages, target })
+}
+
+/// Every name that an `ARG` of the file declares, in stages that are not needed too.
+fn declared_names(dockerfile: &Dockerfile) -> BTreeSet<String> {
+    let in_stages = dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
+    let args = in_stages.filter_map(|instruction| match &instruction.kind {
+        InstructionKind::Arg(arg) => Some(arg),
+        _ => None,
+    });
+    let globals = dockerfile.global_args.iter().map(|instruction| &instruction.kind);
+    globals.chain(args).flat_map(|arg| &arg.args).map(|arg| arg.name.clone()).collect()
+}
+
+/// Steps by stage as the file has them, numbered. They were planned in the order in which stages were found
+/// to be needed.
+fn in_order(mut steps: Vec<PlannedStep>) -> Vec<PlannedStep> {
+    steps.sort_by_key(|step| step.stage);
+    for (index, step) in steps.iter_mut().enumerate() {
+        step.info.id = StepId(index);
+    }
+    steps
 }
 
 struct Lowering<'a> {
@@ -96,10 +114,10 @@ struct Lowering<'a> {
     platform: Platform,
     graph: Graph<Op>,
     steps: Vec<PlannedStep>,
+    /// By number; those that nothing needed yet are not there.
     stages: Vec<Option<StageEnd>>,
     /// Images that `COPY --from` names, by reference.
     images: BTreeMap<String, VertexId>,
-    declared_names: BTreeSet<String>,
 }
 
 #[derive(Clone)]
@@ -140,7 +158,6 @@ impl Lowering<'_> {
     fn globals(&mut self) -> Result<(), BuildError> {
         for instruction in &self.source.dockerfile.global_args {
             for arg in &instruction.kind.args {
-                self.declared_names.insert(arg.name.clone());
                 let default = match &arg.default {
                     Some(default) => Some(self.expand_global(default, instruction.span)?),
                     None => None,
@@ -171,7 +188,8 @@ impl Lowering<'_> {
         })
     }
 
-    /// `target` and every stage it builds on or copies from.
+    /// `target` and every stage that it builds on or copies from, as far as the file itself says: triggers of
+    /// base images may copy from further ones.
     fn needed(&self, target: usize) -> BTreeSet<usize> {
         let mut needed = BTreeSet::new();
         let mut open = vec![target];
@@ -180,6 +198,7 @@ impl Lowering<'_> {
                 continue;
             }
             let stage = &self.source.dockerfile.stages[index];
+            // A base that cannot be expanded fails when the stage is lowered.
             let base = self.expand_global(&stage.base, stage.span).unwrap_or_default();
             open.extend(self.earlier_stage(&base, index));
             for instruction in &stage.instructions {
@@ -189,6 +208,16 @@ impl Lowering<'_> {
             }
         }
         needed
+    }
+
+    /// A stage, lowered now if it was not before. It can only need stages before itself.
+    fn stage_end(&mut self, index: usize) -> Result<StageEnd, BuildError> {
+        if let Some(end) = &self.stages[index] {
+            return Ok(end.clone());
+        }
+        let end = self.stage(index)?;
+        self.stages[index] = Some(end.clone());
+        Ok(end)
     }
 
     /// The last stage before `index` that has this name.
@@ -231,7 +260,7 @@ impl Lowering<'_> {
         base: &str,
     ) -> Result<(StageEnd, Vec<(String, InstructionKind)>), BuildError> {
         if let Some(earlier) = self.earlier_stage(base, index) {
-            let mut end = self.stages[earlier].clone().expect("a needed stage needs the stage it builds on");
+            let mut end = self.stage_end(earlier)?;
             let triggers = std::mem::take(&mut end.planned.config.config.on_build);
             return Ok((end, self.triggers(stage.span, &triggers)?));
         }
@@ -379,7 +408,6 @@ impl Lowering<'_> {
     ) -> Result<(), BuildError> {
         let mut texts = Vec::new();
         for arg in &arg.args {
-            self.declared_names.insert(arg.name.clone());
             let default = match &arg.default {
                 Some(default) => Some(self.expand(current, at.span, default)?),
                 None => None,
@@ -530,8 +558,7 @@ impl Lowering<'_> {
 
     fn copy_source(&mut self, index: usize, span: Span, name: &str) -> Result<VertexId, BuildError> {
         if let Some(earlier) = self.stage_for_copy(name, index) {
-            let end = self.stages[earlier].as_ref().expect("a needed stage needs the stages it copies from");
-            return Ok(end.planned.vertex);
+            return Ok(self.stage_end(earlier)?.planned.vertex);
         }
         if let Some(vertex) = self.images.get(name) {
             return Ok(*vertex);
@@ -579,16 +606,19 @@ impl Lowering<'_> {
         let made = (|| {
             let dest = expand(dest)?;
             let chmod = files.chmod.as_ref().map(&expand).transpose()?;
+            let chown = files.chown.as_ref().map(&expand).transpose()?;
+            // Whose numbers belong to a name is written in the layers below.
+            let needs_below = chmod.is_some() || chown.as_deref().is_some_and(has_names);
             Ok(CopyOp {
                 from,
                 sources: sources.iter().map(&expand).collect::<Result<_, StepError>>()?,
                 inline: inline.collect::<Result<_, StepError>>()?,
                 dest: destination(&scope.config.config.working_dir, &dest),
-                chown: files.chown.as_ref().map(&expand).transpose()?,
+                chown,
                 chmod: chmod.map(|text| Chmod::parse(&text).map_err(StepError::Invalid)).transpose()?,
                 excludes: files.excludes.iter().map(&expand).collect::<Result<_, StepError>>()?,
                 unpack: unpack.unwrap_or(false),
-                link: files.link && files.chmod.is_none(),
+                link: files.link && !needs_below,
             })
         })();
         let op = made.map_err(|cause| self.fail(at.span, cause))?;
@@ -618,6 +648,11 @@ struct Reading {
     from: CopyFrom,
     input: Option<VertexId>,
     unpack: Option<bool>,
+}
+
+/// Whether `user[:group]` is not all numbers.
+fn has_names(owner: &str) -> bool {
+    !owner.split(':').all(|part| part.bytes().all(|c| c.is_ascii_digit()))
 }
 
 /// An absolute destination that still ends in a slash if it was written so.

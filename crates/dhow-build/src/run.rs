@@ -4,22 +4,24 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use dhow_net::{DnsConfig, hostname, hosts, resolv_conf};
 use dhow_runtime::{
-    Bundle, ContainerSpec, MountSpec as ContainerMount, NamespaceChoice, Namespaces, OnceRequest,
+    Bundle, ContainerSpec, IdMap as ContainerIds, MountSpec as ContainerMount, NamespaceChoice, Namespaces, OnceRequest,
     OutputStream, Propagation, RootMount, launch_once,
 };
 use dhow_snapshot::{MountSpec, SnapshotKey};
 use dhow_solver::VertexId;
+use dhow_sys::userns::IdMap;
 
 use crate::error::{StepError, StoreFailure, while_doing};
 use crate::event::Stream;
 use crate::plan::RunOp;
 use crate::request::StepNetwork;
+use crate::stop::Stop;
 
 /// What every build step is called inside, so that equal steps see equal names.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -40,8 +42,9 @@ pub(crate) struct RunSteps<'a> {
     /// Where bundles are made.
     pub run_dir: PathBuf,
     pub network: NetworkRequest<'a>,
-    /// Becomes readable when the build is to stop.
-    pub cancel: Option<BorrowedFd<'a>>,
+    /// The ids of the user namespace that this process is root of, if it is in one.
+    pub ids: Option<&'a IdMap>,
+    pub stop: &'a Stop,
     pub started: &'a (dyn Fn(VertexId, &str) + Sync),
     pub output: &'a (dyn Fn(VertexId, Stream, &[u8]) + Sync),
 }
@@ -77,7 +80,9 @@ impl RunSteps<'_> {
         let bundle = Bundle::new(&scratch.0);
         fs::create_dir_all(bundle.rootfs()).map_err(while_doing(PREPARING))?;
         let dns = DnsConfig::parse(&fs::read_to_string(RESOLV_CONF).unwrap_or_default());
-        let container = container(run, key, &scratch.0, &dns).map_err(while_doing(PREPARING))?;
+        let network = self.network_of(run);
+        let container = container(run, network, key, &scratch.0, &dns).map_err(while_doing(PREPARING))?;
+        let container = ContainerSpec { id_map: self.ids.map(ContainerIds::of_known), ..container };
         let config = container.to_spec().map_err(while_doing(PREPARING))?;
         config
             .save(bundle.config())
@@ -86,11 +91,11 @@ impl RunSteps<'_> {
             id: key.to_string(),
             bundle: scratch.0.clone(),
             root: root_mount(spec),
-            network: (self.network)(key.as_str(), run.network, dns),
+            network: (self.network)(key.as_str(), network, dns),
         };
         (self.started)(id, &dhow_oci::Digest::sha256_of(key.as_str().as_bytes()).short());
         let mut tail = Tail::default();
-        let ended = launch_once(&request, self.cancel, &mut |stream, bytes| {
+        let ended = launch_once(&request, Some(self.stop.as_fd()), &mut |stream, bytes| {
             tail.push(bytes);
             let stream = match stream {
                 OutputStream::Stdout => Stream::Stdout,
@@ -107,6 +112,14 @@ impl RunSteps<'_> {
         remove_mount_points(spec).map_err(while_doing("cannot tidy up after the step"))?;
         Ok(())
     }
+
+    /// Without root there is no bridge to connect a step to: it shares the host's network instead.
+    fn network_of(&self, run: &RunOp) -> StepNetwork {
+        match (self.ids, run.network) {
+            (Some(_), StepNetwork::Default) => StepNetwork::Host,
+            (_, network) => network,
+        }
+    }
 }
 
 fn root_mount(spec: &MountSpec) -> RootMount {
@@ -119,9 +132,15 @@ fn root_mount(spec: &MountSpec) -> RootMount {
 }
 
 /// The container of a step, with the files that tell it who and where it is.
-fn container(run: &RunOp, key: &SnapshotKey, dir: &Path, dns: &DnsConfig) -> io::Result<ContainerSpec> {
+fn container(
+    run: &RunOp,
+    network: StepNetwork,
+    key: &SnapshotKey,
+    dir: &Path,
+    dns: &DnsConfig,
+) -> io::Result<ContainerSpec> {
     let localhost = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
-    let resolv = match run.network {
+    let resolv = match network {
         StepNetwork::Default => resolv_conf(dns),
         StepNetwork::Host => fs::read_to_string(RESOLV_CONF).unwrap_or_default(),
         StepNetwork::None => String::new(),
@@ -143,7 +162,7 @@ fn container(run: &RunOp, key: &SnapshotKey, dir: &Path, dns: &DnsConfig) -> io:
         });
     }
     let network =
-        if run.network == StepNetwork::Host { NamespaceChoice::Host } else { NamespaceChoice::Private };
+        if network == StepNetwork::Host { NamespaceChoice::Host } else { NamespaceChoice::Private };
     let env =
         run.proxies.iter().cloned().chain(run.env.iter().map(|var| format!("{}={}", var.name, var.value)));
     Ok(ContainerSpec {

@@ -1,6 +1,6 @@
 //! The variables an instruction can see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dhow_dockerfile::{ExpandError, expand, expand_words};
 use dhow_oci::{ImageConfig, Platform};
@@ -54,8 +54,8 @@ impl Arguments {
     }
 
     /// Names the user gave that no `ARG` asked for.
-    pub(crate) fn unused(&self, declared: &dyn Fn(&str) -> bool) -> Vec<String> {
-        let is_unused = |name: &&String| !declared(name) && !PROXY_ARGS.contains(&name.as_str());
+    pub(crate) fn unused(&self, declared: &BTreeSet<String>) -> Vec<String> {
+        let is_unused = |name: &&String| !declared.contains(*name) && !PROXY_ARGS.contains(&name.as_str());
         self.given.keys().filter(is_unused).cloned().collect()
     }
 }

@@ -20,7 +20,7 @@ pub(crate) struct Source<'a> {
     /// The tree.
     pub root: &'a Root,
     /// What is left out of it.
-    pub ignored: Option<&'a IgnoreRules>,
+    pub ignored: Option<&'a Ignored>,
     /// What this one instruction leaves out, relative to each source.
     pub excluded: Option<&'a IgnoreRules>,
 }
@@ -58,6 +58,17 @@ impl Entry {
     }
 }
 
+/// A rule that leaves a file out of the build context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IgnoredBy {
+    /// Name of the ignore file.
+    pub file: String,
+    /// Its line, from 1.
+    pub line: usize,
+    /// What the line says.
+    pub pattern: String,
+}
+
 /// Why a source was not found.
 #[derive(Debug, thiserror::Error)]
 pub enum SelectError {
@@ -69,7 +80,7 @@ pub enum SelectError {
         /// `build context` or a stage.
         place: String,
         /// The line of the ignore file that leaves it out, if that is why.
-        ignored_by: Option<(usize, String)>,
+        ignored_by: Option<IgnoredBy>,
     },
     /// A wildcard is malformed.
     #[error("malformed pattern `{0}`")]
@@ -88,7 +99,17 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> SelectError + '_ {
     move |source| SelectError::Io { path: path.to_owned(), source }
 }
 
+/// Rules about files that are left out, and the file they are in.
+pub(crate) struct Ignored {
+    pub file: String,
+    pub rules: IgnoreRules,
+}
+
 impl Source<'_> {
+    fn rules(&self) -> Option<&IgnoreRules> {
+        self.ignored.map(|ignored| &ignored.rules)
+    }
+
     /// Finds what `pattern` names. A wildcard may find nothing; a plain name must be there.
     pub(crate) fn select(&self, pattern: &str, place: &str) -> Result<Vec<Selected>, SelectError> {
         let clean = clean(pattern);
@@ -111,12 +132,19 @@ impl Source<'_> {
         let (state, rule) = self.judge(&real);
         let not_found =
             |ignored_by| SelectError::NotFound { path: path.to_owned(), place: place.to_owned(), ignored_by };
-        let stat = self.root.try_stat(&real).map_err(io_error(path))?.ok_or_else(|| not_found(None))?;
-        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let stat = match self.root.try_stat(&real) {
+            // A file where the path has a directory: there is nothing below it.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => None,
+            result => result.map_err(io_error(path))?,
+        };
+        let stat = stat.ok_or_else(|| not_found(None))?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::Socket {
+            return Err(not_found(None));
+        }
+        let is_dir = kind == FileType::Directory;
         if let Some(rule) = rule {
-            let may_hold = self
-                .ignored
-                .is_some_and(|rules| rules.may_have_reincluded_children(real.as_os_str().as_bytes()));
+            let may_hold = reincludes(self.rules(), &real);
             if !(is_dir && may_hold) {
                 return Err(not_found(Some(rule)));
             }
@@ -132,17 +160,17 @@ impl Source<'_> {
     }
 
     /// The state of the ignore rules below `path`, and the rule that leaves `path` out, if one does.
-    fn judge(&self, path: &Path) -> (IgnoreState, Option<(usize, String)>) {
+    fn judge(&self, path: &Path) -> (IgnoreState, Option<IgnoredBy>) {
         let mut state = IgnoreState::default();
-        let Some(rules) = self.ignored else { return (state, None) };
+        let Some(Ignored { file, rules }) = self.ignored else { return (state, None) };
         let mut rule = None;
         let mut here = PathBuf::new();
         for component in path.components() {
             here.push(component);
             let (verdict, next) = rules.check_child(&state, here.as_os_str().as_bytes());
-            rule = verdict.ignored.then(|| {
-                verdict.rule.map_or((0, String::new()), |rule| (rule.line, rule.pattern.to_owned()))
-            });
+            let by = verdict.rule.filter(|_| verdict.ignored);
+            rule =
+                by.map(|by| IgnoredBy { file: file.clone(), line: by.line, pattern: by.pattern.to_owned() });
             state = next;
         }
         (state, rule)
@@ -230,11 +258,11 @@ impl Walk<'_> {
                 Err(error) => return Err(SelectError::Io { path, source: error.into() }),
             };
             let kind = FileType::from_raw_mode(stat.st_mode);
-            let (out, ignored) = check(self.source.ignored, ignored, &path);
+            let (out, ignored) = check(self.source.rules(), ignored, &path);
             let (out_here, excluded) = check(self.source.excluded, excluded, &relative);
             let left_out = out || out_here;
             let enter = kind == FileType::Directory
-                && (!out || reincludes(self.source.ignored, &path))
+                && (!out || reincludes(self.source.rules(), &path))
                 && (!out_here || reincludes(self.source.excluded, &relative));
             if kind == FileType::Socket || (left_out && !enter) {
                 continue;

@@ -5,14 +5,15 @@ use std::path::Path;
 
 use dhow_layer::{ApplyOptions, Whiteouts, apply};
 use dhow_sys::beneath::Root;
+use rustix::fs::FileType;
 
 use crate::copy::{CopyError, CopyOptions, Destination};
 use crate::error::StepError;
 use crate::select::{Selected, Source};
 
-/// Where a tar header says that it is one.
-const TAR_MAGIC_AT: usize = 257;
-const TAR_MAGIC: &[u8] = b"ustar";
+/// The bytes of a tar header, and of its checksum in it.
+const HEADER_BYTES: usize = 512;
+const CHECKSUM: std::ops::Range<usize> = 148..156;
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// How an archive is compressed.
@@ -41,16 +42,31 @@ fn read_error(source: &Selected) -> impl FnOnce(io::Error) -> StepError + '_ {
 
 /// Whether a file is a tar archive, compressed or not. Its content says so, not its name.
 pub(crate) fn is_archive(root: &Root, source: &Selected) -> Result<bool, StepError> {
+    if source.entries[0].kind() != FileType::RegularFile {
+        return Ok(false);
+    }
     let file = root.open_file(&source.entries[0].path).map_err(read_error(source))?;
     let mut head = Vec::new();
     match open(file) {
         // Something that only begins like a compressed file is an ordinary file.
-        Ok(mut stream) => match stream.by_ref().take(512).read_to_end(&mut head) {
-            Ok(_) => Ok(head.get(TAR_MAGIC_AT..).is_some_and(|rest| rest.starts_with(TAR_MAGIC))),
+        Ok(mut stream) => match stream.by_ref().take(HEADER_BYTES as u64).read_to_end(&mut head) {
+            Ok(_) => Ok(is_tar_header(&head)),
             Err(_) => Ok(false),
         },
         Err(error) => Err(read_error(source)(error)),
     }
+}
+
+/// A header of any kind of tar, the oldest of which have no magic, adds up to its checksum.
+fn is_tar_header(head: &[u8]) -> bool {
+    let Some(field) = head.get(CHECKSUM).filter(|_| head.len() == HEADER_BYTES) else { return false };
+    let text = String::from_utf8_lossy(field);
+    let text = text.trim_matches(|c: char| c == ' ' || c == '\0');
+    let byte = |(at, byte): (usize, &u8)| if CHECKSUM.contains(&at) { b' ' } else { *byte };
+    let sum = |value: fn(u8) -> i64| head.iter().enumerate().map(|pair| value(byte(pair))).sum::<i64>();
+    // Some old archivers added signed bytes.
+    let sums = [sum(i64::from), sum(|byte| i64::from(byte.cast_signed()))];
+    i64::from_str_radix(text, 8).is_ok_and(|said| sums.contains(&said))
 }
 
 /// The uncompressed content of a file.
@@ -80,6 +96,7 @@ pub(crate) fn unpack(
     from: &Root,
     archive: &Selected,
     aside: &Path,
+    apply_options: ApplyOptions,
     root: &Root,
     dest: &str,
     options: &CopyOptions,
@@ -93,7 +110,7 @@ pub(crate) fn unpack(
     let stream = open(file).map_err(read_error(archive))?;
     let stream = BufReader::with_capacity(BUFFER_BYTES, stream);
     // In an archive a name that begins with `.wh.` is a name.
-    let apply_options = ApplyOptions { whiteouts: Whiteouts::Literal, ..ApplyOptions::default() };
+    let apply_options = ApplyOptions { whiteouts: Whiteouts::Literal, ..apply_options };
     apply(stream, aside, &apply_options).map_err(|error| failed(error.into()))?;
     let unpacked = Root::open(aside).map_err(|error| failed(error.into()))?;
     let everything = Source { root: &unpacked, ignored: None, excluded: None };
@@ -105,4 +122,22 @@ pub(crate) fn unpack(
         destination.copy(&unpacked, source, options).map_err(failed)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tar_header_is_known_by_its_checksum() {
+        let mut head = [0; HEADER_BYTES];
+        head[0] = b'a';
+        assert!(!is_tar_header(&head), "no checksum");
+        head[CHECKSUM].copy_from_slice(b"000541\0 ");
+        assert!(is_tar_header(&head));
+        head[1] = b'b';
+        assert!(!is_tar_header(&head), "a wrong checksum");
+        assert!(!is_tar_header(&[0; HEADER_BYTES]), "the end of an archive is not its beginning");
+        assert!(!is_tar_header(b"short"));
+    }
 }

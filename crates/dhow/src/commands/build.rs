@@ -94,7 +94,7 @@ pub(crate) fn run(args: BuildArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, C
         _ => None,
     };
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let built = build(engine, &request, progress::new(mode, is_terminal, context_bytes))?;
+    let built = build(engine, &request, progress::new(mode, is_terminal, context_bytes), mode == ProgressMode::Quiet)?;
     if let Some(path) = iidfile {
         std::fs::write(&path, built.image.to_string())
             .map_err(|error| CliError::new(format!("cannot write {}: {error}", path.display())))?;
@@ -106,7 +106,12 @@ pub(crate) fn run(args: BuildArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, C
 }
 
 /// Builds, with a thread beside it that keeps a live display moving.
-fn build(engine: &Engine, request: &BuildRequest, display: Box<dyn Progress>) -> Result<Built, CliError> {
+fn build(
+    engine: &Engine,
+    request: &BuildRequest,
+    display: Box<dyn Progress>,
+    is_quiet: bool,
+) -> Result<Built, CliError> {
     let display = Mutex::new(display);
     let is_over = AtomicBool::new(false);
     let show = |f: &dyn Fn(&mut dyn Progress)| f(&mut **display.lock().expect("no display panics"));
@@ -123,13 +128,22 @@ fn build(engine: &Engine, request: &BuildRequest, display: Box<dyn Progress>) ->
         result
     });
     show(&|display| display.close());
-    let built = result.map_err(|error| build_error(&error))?;
+    let built = result.map_err(|error| build_error(&error, is_quiet))?;
     show(&|display| display.built(&built.image, &request.names));
     Ok(built)
 }
 
-fn build_error(error: &dhow_engine::BuildError) -> CliError {
-    let told = CliError::new(error.report());
+/// What went wrong. Who saw no output while it was written sees the end of it now.
+fn build_error(error: &dhow_engine::BuildError, is_quiet: bool) -> CliError {
+    let mut text = error.report();
+    if let Some(output) = error.output().filter(|_| is_quiet) {
+        text.push_str("\nIts last output:");
+        for line in output.lines() {
+            text.push_str("\n  | ");
+            text.push_str(line);
+        }
+    }
+    let told = CliError::new(text);
     match error.hint() {
         Some(hint) => told.hint(hint),
         None => told,
@@ -138,9 +152,9 @@ fn build_error(error: &dhow_engine::BuildError) -> CliError {
 
 fn references(tags: &[String]) -> Result<Vec<Reference>, CliError> {
     let parse = |tag: &String| {
-        let reference: Reference = tag
-            .parse()
-            .map_err(|error| CliError::new(format!("invalid argument \"{tag}\" for \"-t, --tag\" flag: {error}")))?;
+        let reference: Reference = tag.parse().map_err(|error| {
+            CliError::new(format!("invalid argument \"{tag}\" for \"-t, --tag\" flag: {error}"))
+        })?;
         Ok(reference.or_latest())
     };
     tags.iter().map(parse).collect()
@@ -152,7 +166,8 @@ fn request(args: BuildArgs, names: Vec<Reference>) -> Result<BuildRequest, CliEr
             .hint("to build the current folder, write `dhow build .`"));
     };
     let text = context.to_string_lossy();
-    if text == "-" || text.starts_with("http://") || text.starts_with("https://") || text.starts_with("git@") {
+    if text == "-" || text.starts_with("http://") || text.starts_with("https://") || text.starts_with("git@")
+    {
         return Err(CliError::new(format!("building from {text} is not supported yet"))
             .hint("put the files into a folder and give its path"));
     }

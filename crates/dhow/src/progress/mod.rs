@@ -2,7 +2,10 @@
 
 mod classic;
 mod plain;
+mod screen;
 mod tty;
+
+use std::io::{self, Write as _};
 
 use dhow_engine::BuildEvent;
 use dhow_oci::{Digest, Reference};
@@ -39,11 +42,13 @@ pub(crate) enum ProgressMode {
 
 /// The display for `mode`.
 pub(crate) fn new(mode: ProgressMode, is_terminal: bool, context_bytes: Option<u64>) -> Box<dyn Progress> {
+    // As <https://no-color.org> asks for.
+    let has_colors = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     match mode {
         ProgressMode::Quiet => Box::new(Quiet),
         ProgressMode::Classic => Box::new(classic::Classic::new(context_bytes.unwrap_or(0))),
-        ProgressMode::Tty => Box::new(tty::Tty::new()),
-        ProgressMode::Auto if is_terminal => Box::new(tty::Tty::new()),
+        ProgressMode::Tty => Box::new(tty::Tty::new(has_colors)),
+        ProgressMode::Auto if is_terminal => Box::new(tty::Tty::new(has_colors)),
         ProgressMode::Auto | ProgressMode::Plain => Box::new(plain::Plain::new()),
     }
 }
@@ -54,6 +59,11 @@ impl Progress for Quiet {
     fn event(&mut self, _: &BuildEvent<'_>) {}
 
     fn built(&mut self, _: &Digest, _: &[Reference]) {}
+}
+
+/// Tells on standard error. If that is gone nobody is left to be told.
+fn complain(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// Splits output that arrives in pieces into lines.
@@ -76,6 +86,11 @@ impl Lines {
         if self.0.len() > Self::LINE_BYTES_MAX {
             line(&text(&std::mem::take(&mut self.0)));
         }
+    }
+
+    /// The line that has no end yet, as it stands; empty if there is none.
+    fn unfinished(&self) -> String {
+        text(&self.0)
     }
 
     /// Hands out what is left.

@@ -42,6 +42,16 @@ fn say(id: StepId, text: &str) {
     let _ = writeln!(std::io::stderr(), "#{} {text}", id.0 + 1);
 }
 
+impl Plain {
+    /// A step did not come to a result. The error is told at the end.
+    fn ended(&mut self, id: StepId, how: &str) {
+        let Some(mut running) = self.running.remove(&id) else { return };
+        let seconds = running.since.elapsed().as_secs_f64();
+        running.lines.finish(|line| say(id, &format!("{seconds:.3} {line}")));
+        say(id, &format!("{how} {seconds:.1}s"));
+    }
+}
+
 impl Progress for Plain {
     fn event(&mut self, event: &BuildEvent<'_>) {
         match event {
@@ -69,30 +79,28 @@ impl Progress for Plain {
                 let Some(mut running) = self.running.remove(id) else { return };
                 let seconds = running.since.elapsed().as_secs_f64();
                 running.lines.finish(|line| say(*id, &format!("{seconds:.3} {line}")));
-                if !running.is_cached {
-                    say(*id, &format!("DONE {seconds:.1}s  {}", human_size(result.layer_bytes.unwrap_or(0))));
+                match result.layer_bytes {
+                    _ if running.is_cached => {}
+                    Some(bytes) => say(*id, &format!("DONE {seconds:.1}s  {}", human_size(bytes))),
+                    None => say(*id, &format!("DONE {seconds:.1}s")),
                 }
             }
-            BuildEvent::Failed(id) => {
-                let Some(mut running) = self.running.remove(id) else { return };
-                let seconds = running.since.elapsed().as_secs_f64();
-                running.lines.finish(|line| say(*id, &format!("{seconds:.3} {line}")));
-                say(*id, &format!("ERROR {seconds:.1}s"));
-            }
+            BuildEvent::Failed(id) => self.ended(*id, "ERROR"),
+            BuildEvent::GivenUp(id) => self.ended(*id, "CANCELED"),
             BuildEvent::Warning { file, source, diagnostic } if diagnostic.rule.is_none() => {
-                eprint!("{}", dhow_engine::render(diagnostic, file, source));
+                super::complain(&dhow_engine::render(diagnostic, file, source));
             }
             BuildEvent::Pulling(reference, dhow_engine::PullEvent::Started) => {
-                eprintln!("pulling {}", reference.familiar());
+                super::complain(&format!("pulling {}\n", reference.familiar()));
             }
             _ => {}
         }
     }
 
     fn built(&mut self, image: &Digest, names: &[Reference]) {
-        eprintln!("built {image}");
+        super::complain(&format!("built {image}\n"));
         for name in names {
-            eprintln!("naming to {name}");
+            super::complain(&format!("named {name}\n"));
         }
     }
 }

@@ -1,6 +1,5 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::time::Instant;
 
 use dhow_engine::{BuildEvent, MissReason, StepId, StepInfo};
@@ -8,21 +7,24 @@ use dhow_oci::{Digest, Reference};
 use dhow_template::units::human_size;
 
 use super::plain::{has_stages, title};
+use super::screen::{cells, cut, plain};
 use super::{Lines, Progress};
 
-/// Last lines of output shown under a running step.
+/// Last lines of output shown under a running step, where there is room.
 const OUTPUT_LINES: usize = 6;
 /// Lines kept of a step, to be shown whole if it fails.
 const KEPT_LINES: usize = 2000;
-const WIDTH_DEFAULT: usize = 100;
+/// The size of a terminal that does not tell.
+const SIZE_DEFAULT: Size = Size { columns: 80, rows: 24 };
 
 /// A live display: finished steps stay as lines, running ones are redrawn below them with the time they
 /// take and the last lines they printed.
 pub(crate) struct Tty {
+    has_colors: bool,
     titles: BTreeMap<StepId, String>,
     running: BTreeMap<StepId, Running>,
-    /// Lines of the live part on the screen.
-    drawn: usize,
+    /// Columns that each line of the live part on the screen takes.
+    drawn: Vec<usize>,
 }
 
 struct Running {
@@ -33,50 +35,106 @@ struct Running {
     is_cached: bool,
 }
 
+impl Running {
+    fn new() -> Running {
+        let (lines, output) = (Lines::default(), VecDeque::new());
+        Running { since: Instant::now(), reason: None, lines, output, is_cached: false }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.since.elapsed().as_secs_f64()
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let Running { lines, output, .. } = self;
+        lines.push(bytes, |line| output.push_back(line.to_owned()));
+        output.drain(..output.len().saturating_sub(KEPT_LINES));
+    }
+
+    /// The last lines of output, the one that is being written among them.
+    fn last_lines(&self, count: usize) -> Vec<String> {
+        let unfinished = Some(self.lines.unfinished()).filter(|line| !line.trim().is_empty());
+        let lines: Vec<String> = self.output.iter().rev().take(count).rev().cloned().chain(unfinished).collect();
+        lines[lines.len().saturating_sub(count)..].to_vec()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Size {
+    columns: usize,
+    rows: usize,
+}
+
+fn size() -> Size {
+    match rustix::termios::tcgetwinsize(std::io::stderr()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => {
+            Size { columns: usize::from(size.ws_col).max(20), rows: usize::from(size.ws_row).max(4) }
+        }
+        _ => SIZE_DEFAULT,
+    }
+}
+
 impl Tty {
-    pub(crate) fn new() -> Tty {
-        Tty { titles: BTreeMap::new(), running: BTreeMap::new(), drawn: 0 }
+    pub(crate) fn new(has_colors: bool) -> Tty {
+        Tty { has_colors, titles: BTreeMap::new(), running: BTreeMap::new(), drawn: Vec::new() }
+    }
+
+    fn dim(&self, text: &str) -> String {
+        if self.has_colors { format!("\x1b[2m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn red(&self, text: &str) -> String {
+        if self.has_colors { format!("\x1b[31m{text}\x1b[0m") } else { text.to_owned() }
     }
 
     /// Replaces the live part by `still`, which stays, and the live part as it is now.
     fn draw(&mut self, still: &str) {
+        let size = size();
         let mut screen = String::new();
-        if self.drawn > 0 {
-            // Up to the first live line, and clear from there.
-            write!(screen, "\x1b[{}F\x1b[J", self.drawn).expect("a String takes all text");
+        // Lines drawn on a wider terminal have been wrapped since.
+        let rows: usize = self.drawn.iter().map(|cells| cells.div_ceil(size.columns).max(1)).sum();
+        match rows.min(size.rows - 1) {
+            0 => {}
+            rows => write!(screen, "\x1b[{rows}F\x1b[J").expect("a String takes all text"),
         }
         screen.push_str(still);
-        let live = self.live();
-        self.drawn = live.len();
+        let live = self.live(size);
+        self.drawn = live.iter().map(|line| cells(line)).collect();
         for line in live {
             screen.push_str(&line);
             screen.push('\n');
         }
-        // Standard error gone means that nobody is left to be told.
-        let _ = std::io::stderr().write_all(screen.as_bytes());
+        super::complain(&screen);
     }
 
-    fn live(&self) -> Vec<String> {
-        let width = width();
+    /// The live part; it is never higher than the screen, as what has left it cannot be redrawn.
+    fn live(&self, size: Size) -> Vec<String> {
+        let width = size.columns - 1;
+        let rows = size.rows - 2;
+        let hidden = self.running.len().saturating_sub(rows);
+        let shown = self.running.len() - hidden;
+        let output = rows.saturating_sub(shown).checked_div(shown).unwrap_or(0).min(OUTPUT_LINES);
         let mut lines = Vec::new();
-        for (id, running) in &self.running {
-            let seconds = running.since.elapsed().as_secs_f64();
+        for (id, running) in self.running.iter().take(shown) {
             let reason = running.reason.as_ref().map(|reason| format!("  ({reason})")).unwrap_or_default();
-            lines.push(cut(&format!(" {:5.1}s {}{reason}", seconds, self.titles[id]), width));
-            let hidden = running.output.len().saturating_sub(OUTPUT_LINES);
-            lines.extend(running.output.iter().skip(hidden).map(|line| cut(&format!("        {line}"), width)));
+            lines.push(cut(&format!(" {:5.1}s {}{reason}", running.seconds(), self.titles[id]), width));
+            let output = running.last_lines(output);
+            lines.extend(output.iter().map(|line| self.dim(&cut(&format!("        {line}"), width))));
+        }
+        if hidden > 0 {
+            lines.push(format!("        and {hidden} more"));
         }
         lines
     }
 
     fn planned(&mut self, steps: &[StepInfo]) {
         let has_stages = has_stages(steps);
-        self.titles = steps.iter().map(|step| (step.id, title(step, has_stages))).collect();
+        self.titles = steps.iter().map(|step| (step.id, plain(&title(step, has_stages)))).collect();
     }
 
     fn running(&mut self, id: StepId, reason: &MissReason) {
         if let Some(running) = self.running.get_mut(&id) {
-            running.reason = Some(reason.to_string());
+            running.reason = Some(plain(&reason.to_string()));
         }
     }
 
@@ -84,62 +142,55 @@ impl Tty {
         let Some(running) = self.running.remove(&id) else { return };
         let title = &self.titles[&id];
         let line = if running.is_cached {
-            format!("\x1b[2m CACHED {title}\x1b[0m\n")
+            self.dim(&format!(" CACHED {title}"))
         } else {
-            let seconds = running.since.elapsed().as_secs_f64();
-            let reason = running.reason.map(|reason| format!("  \x1b[2m({reason})\x1b[0m")).unwrap_or_default();
-            format!(" {seconds:5.1}s {title}  {}{reason}\n", human_size(layer_bytes.unwrap_or(0)))
+            let size = layer_bytes.map(|bytes| format!("  {}", human_size(bytes))).unwrap_or_default();
+            let reason = running.reason.as_ref().map(|reason| self.dim(&format!("  ({reason})")));
+            format!(" {:5.1}s {title}{size}{}", running.seconds(), reason.unwrap_or_default())
         };
-        self.draw(&line);
+        self.draw(&format!("{line}\n"));
     }
 
+    /// A failed step leaves all its output on the screen, in front of the error.
     fn failed(&mut self, id: StepId) {
         let Some(mut running) = self.running.remove(&id) else { return };
         running.lines.finish(|line| running.output.push_back(line.to_owned()));
-        let mut text = format!("\x1b[31m FAILED {}\x1b[0m\n", self.titles[&id]);
+        let mut text = format!("{}\n", self.red(&format!(" FAILED {}", self.titles[&id])));
         for line in &running.output {
             writeln!(text, "        {line}").expect("a String takes all text");
         }
+        if self.has_colors {
+            // The program may have died in the middle of something red.
+            text.push_str("\x1b[0m");
+        }
         self.draw(&text);
     }
-}
 
-fn width() -> usize {
-    rustix::termios::tcgetwinsize(std::io::stderr()).map_or(WIDTH_DEFAULT, |size| usize::from(size.ws_col).max(20))
-}
-
-/// A live line must not wrap, or the count of lines to go back is wrong.
-fn cut(line: &str, width: usize) -> String {
-    let clean = line.chars().filter(|c| !c.is_control());
-    clean.take(width.saturating_sub(1)).collect()
+    fn given_up(&mut self, id: StepId) {
+        if self.running.remove(&id).is_some() {
+            let line = self.dim(&format!(" CANCELED {}", self.titles[&id]));
+            self.draw(&format!("{line}\n"));
+        }
+    }
 }
 
 impl Progress for Tty {
     fn event(&mut self, event: &BuildEvent<'_>) {
         match event {
             BuildEvent::Planned(steps) => self.planned(steps),
-            BuildEvent::Started(id) => {
-                let running = Running {
-                    since: Instant::now(),
-                    reason: None,
-                    lines: Lines::default(),
-                    output: VecDeque::new(),
-                    is_cached: false,
-                };
-                self.running.insert(*id, running);
-            }
+            BuildEvent::Started(id) => drop(self.running.insert(*id, Running::new())),
             BuildEvent::Cached(id) => {
                 self.running.entry(*id).and_modify(|running| running.is_cached = true);
             }
             BuildEvent::Running(id, reason) => self.running(*id, reason),
             BuildEvent::Output(id, _, bytes) => {
-                if let Some(Running { lines, output, .. }) = self.running.get_mut(id) {
-                    lines.push(bytes, |line| output.push_back(line.to_owned()));
-                    output.drain(..output.len().saturating_sub(KEPT_LINES));
+                if let Some(running) = self.running.get_mut(id) {
+                    running.push(bytes);
                 }
             }
             BuildEvent::Finished(id, result) => self.finished(*id, result.layer_bytes),
             BuildEvent::Failed(id) => self.failed(*id),
+            BuildEvent::GivenUp(id) => self.given_up(*id),
             BuildEvent::Warning { file, source, diagnostic } if diagnostic.rule.is_none() => {
                 let text = dhow_engine::render(diagnostic, file, source);
                 self.draw(&text);
@@ -152,7 +203,7 @@ impl Progress for Tty {
     }
 
     fn tick(&mut self) {
-        if !self.running.is_empty() || self.drawn > 0 {
+        if !self.running.is_empty() || !self.drawn.is_empty() {
             self.draw("");
         }
     }
