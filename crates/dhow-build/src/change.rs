@@ -29,7 +29,9 @@ pub fn change(config: &mut ImageConfig, text: &str) -> Result<(), ChangeError> {
     if let Some(error) = diagnostics.iter().find(|diagnostic| diagnostic.is_error()) {
         return Err(invalid(error.message.clone()));
     }
-    let Some(Instruction { kind, .. }) = instruction else { return Err(invalid("expected an instruction".to_owned())) };
+    let Some(Instruction { kind, .. }) = instruction else {
+        return Err(invalid("expected an instruction".to_owned()));
+    };
     let before = config.clone();
     let scope = Scope { config: &before, declared: &Declared::default(), escape: '\\' };
     match &kind {
@@ -37,7 +39,10 @@ pub fn change(config: &mut ImageConfig, text: &str) -> Result<(), ChangeError> {
             let path = scope.expand(path).map_err(|error| invalid(error.to_string()))?;
             config.config.working_dir = join_path(&config.config.working_dir, &path);
         }
-        InstructionKind::Add(_) | InstructionKind::Arg(_) | InstructionKind::Copy(_) | InstructionKind::Run(_) => {
+        InstructionKind::Add(_)
+        | InstructionKind::Arg(_)
+        | InstructionKind::Copy(_)
+        | InstructionKind::Run(_) => {
             return Err(ChangeError::NotAChange(kind.name()));
         }
         // An ENTRYPOINT leaves the CMD of the container alone.
@@ -59,7 +64,10 @@ mod tests {
 
     #[test]
     fn a_change_is_an_instruction_of_configuration() {
-        assert_eq!(check("CMD [\"a\", \"b\"]").map(|config| config.config.cmd), Ok(Some(vec!["a".into(), "b".into()])));
+        assert_eq!(
+            check("CMD [\"a\", \"b\"]").map(|config| config.config.cmd),
+            Ok(Some(vec!["a".into(), "b".into()]))
+        );
         assert_eq!(check("WORKDIR sub").map(|config| config.config.working_dir), Ok("/app/sub".into()));
         assert_eq!(check("ENV A=1").map(|config| config.config.env), Ok(vec!["A=1".to_owned()]));
         let entrypoint = check("ENTRYPOINT [\"x\"]").map(|config| config.config.cmd);

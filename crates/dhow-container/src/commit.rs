@@ -85,7 +85,8 @@ impl Containers {
         if pauses {
             self.pause(&container.id)?;
         }
-        let copied = copy_tree(&upper, prepared.path(), &self.images.apply_options()).map_err(CommitError::Copy);
+        let copied =
+            copy_tree(&upper, prepared.path(), &self.images.apply_options()).map_err(CommitError::Copy);
         if pauses {
             self.unpause(&container.id)?;
         }

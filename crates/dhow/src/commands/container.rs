@@ -1,0 +1,82 @@
+use clap::Subcommand;
+use dhow_engine::Engine;
+
+use super::{
+    attach, commit, container_inspect, create, exec, kill, logs, pause, port, ps, rename, restart, rm,
+    run as run_command, start, stop, unpause, wait,
+};
+use crate::error::CliError;
+use crate::ui::Ui;
+
+/// Manage containers
+#[derive(clap::Args, Debug)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true, subcommand_value_name = "COMMAND")]
+pub(crate) struct ContainerArgs {
+    #[command(subcommand)]
+    command: ContainerCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum ContainerCommand {
+    /// Attach to the input and output of a running container
+    Attach(attach::AttachArgs),
+    /// Make an image of a container's changes
+    Commit(commit::CommitArgs),
+    /// Create a new container
+    Create(Box<create::CreateArgs>),
+    /// Run a command in a running container
+    Exec(exec::ExecArgs),
+    /// Show everything about containers
+    Inspect(container_inspect::ContainerInspectArgs),
+    /// Send a signal to running containers
+    Kill(kill::KillArgs),
+    /// Show what a container wrote
+    Logs(logs::LogsArgs),
+    /// List containers
+    #[command(visible_aliases = ["list", "ps"])]
+    Ls(ps::PsArgs),
+    /// Hold all processes of containers
+    Pause(pause::PauseArgs),
+    /// List the published ports of a container
+    Port(port::PortArgs),
+    /// Give a container another name
+    Rename(rename::RenameArgs),
+    /// Stop and start containers
+    Restart(restart::RestartArgs),
+    /// Remove containers
+    #[command(visible_alias = "remove")]
+    Rm(rm::RmArgs),
+    /// Create and run a new container from an image
+    Run(Box<run_command::RunArgs>),
+    /// Start stopped containers
+    Start(start::StartArgs),
+    /// Stop running containers
+    Stop(stop::StopArgs),
+    /// Let the processes of paused containers go on
+    Unpause(unpause::UnpauseArgs),
+    /// Wait until containers end, and print their exit codes
+    Wait(wait::WaitArgs),
+}
+
+pub(crate) fn run(args: &ContainerArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
+    match &args.command {
+        ContainerCommand::Attach(args) => attach::run(args, engine, ui),
+        ContainerCommand::Commit(args) => commit::run(args, engine, ui),
+        ContainerCommand::Create(args) => create::run(args, engine, ui),
+        ContainerCommand::Exec(args) => exec::run(args, engine, ui),
+        ContainerCommand::Inspect(args) => container_inspect::run(args, engine, ui),
+        ContainerCommand::Kill(args) => kill::run(args, engine, ui),
+        ContainerCommand::Logs(args) => logs::run(args, engine, ui),
+        ContainerCommand::Ls(args) => ps::run(args, engine, ui),
+        ContainerCommand::Pause(args) => pause::run(args, engine, ui),
+        ContainerCommand::Port(args) => port::run(args, engine, ui),
+        ContainerCommand::Rename(args) => rename::run(args, engine, ui),
+        ContainerCommand::Restart(args) => restart::run(args, engine, ui),
+        ContainerCommand::Rm(args) => rm::run(args, engine, ui),
+        ContainerCommand::Run(args) => run_command::run(args, engine, ui),
+        ContainerCommand::Start(args) => start::run(args, engine, ui),
+        ContainerCommand::Stop(args) => stop::run(args, engine, ui),
+        ContainerCommand::Unpause(args) => unpause::run(args, engine, ui),
+        ContainerCommand::Wait(args) => wait::run(args, engine, ui),
+    }
+}

@@ -1,0 +1,17 @@
+use dhow_engine::Engine;
+
+use super::each::each;
+use crate::error::CliError;
+use crate::ui::Ui;
+
+/// Hold all processes of containers
+#[derive(clap::Args, Debug)]
+pub(crate) struct PauseArgs {
+    /// Container, by name or id (can be repeated)
+    #[arg(value_name = "CONTAINER", required = true)]
+    containers: Vec<String>,
+}
+
+pub(crate) fn run(args: &PauseArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
+    each(&args.containers, ui, |name| Ok(engine.containers().pause(name)?))
+}

@@ -1,0 +1,280 @@
+use dhow_engine::Engine;
+use dhow_engine::containers::{Container, ContainerPort, FindError, MountKind, State, short_id};
+use dhow_serve::container::{ports, ports_text, running_for, status};
+use dhow_template::format::{Columns, rows};
+use dhow_template::units::ellipsis;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::error::CliError;
+use crate::ui::Ui;
+
+/// How much of a command the table shows.
+const COMMAND_WIDTH: usize = 20;
+/// How much of the mounts' names the table shows.
+const MOUNT_WIDTH: usize = 15;
+
+const COLUMNS: Columns<'_> = Columns {
+    default: r"{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}",
+    headers: &[
+        ("ID", "CONTAINER ID"),
+        ("Image", "IMAGE"),
+        ("Command", "COMMAND"),
+        ("CreatedAt", "CREATED AT"),
+        ("RunningFor", "CREATED"),
+        ("Status", "STATUS"),
+        ("State", "STATE"),
+        ("Ports", "PORTS"),
+        ("Names", "NAMES"),
+        ("Labels", "LABELS"),
+        ("Mounts", "MOUNTS"),
+        ("LocalVolumes", "LOCAL VOLUMES"),
+        ("Networks", "NETWORKS"),
+        ("Platform", "PLATFORM"),
+    ],
+};
+
+/// List containers
+#[derive(clap::Args, Debug)]
+pub(crate) struct PsArgs {
+    /// Show all containers, not only running ones
+    #[arg(short, long)]
+    all: bool,
+    /// Show only containers that fit, such as status=exited or name=web (can be repeated)
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    filter: Vec<String>,
+    /// Print with a Go template, as a table with `table TEMPLATE`, or as `json`
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Show the last containers made, whether they run or not
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "NUMBER",
+        allow_hyphen_values = true,
+        default_value = "-1",
+        hide_default_value = true
+    )]
+    last: i64,
+    /// Show the last container made, whether it runs or not
+    #[arg(short, long)]
+    latest: bool,
+    /// Do not cut ids and commands
+    #[arg(long)]
+    no_trunc: bool,
+    /// Print only ids
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(crate) fn run(args: &PsArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
+    let filters =
+        args.filter.iter().map(|text| Filter::parse(text, engine)).collect::<Result<Vec<_>, _>>()?;
+    let last = if args.latest { Some(1) } else { usize::try_from(args.last).ok().filter(|last| *last > 0) };
+    let all = args.all || last.is_some() || filters.iter().any(Filter::asks_for_state);
+    let mut shown = engine.containers().list()?;
+    shown.retain(|container| (all || container.state.is_running()) && fits(container, &filters));
+    shown.truncate(last.unwrap_or(usize::MAX));
+    if args.quiet {
+        for container in &shown {
+            ui.line(if args.no_trunc { &container.id } else { short_id(&container.id) })?;
+        }
+        return Ok(0);
+    }
+    let now = Timestamp::now();
+    let lines: Vec<Value> = shown.iter().map(|container| row(container, args.no_trunc, now)).collect();
+    let labels = |value: &Value, name: &str, args: &[Value]| label(value, name, args);
+    ui.text(&rows(args.format.as_deref(), COLUMNS, &lines, &labels)?)?;
+    Ok(0)
+}
+
+fn row(container: &Container, no_trunc: bool, now: Timestamp) -> Value {
+    let record = &container.record;
+    let cut = |text: String, width: usize| if no_trunc { text } else { ellipsis(&text, width) };
+    let labels = record.config.labels.iter().map(|(name, value)| format!("{name}={value}"));
+    let mounts = record.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Bind { source, .. } => Some(source.display().to_string()),
+        MountKind::Volume { name, .. } => Some(name.clone()),
+        MountKind::Tmpfs { .. } => None,
+    });
+    json!({
+        "ID": if no_trunc { &container.id } else { short_id(&container.id) },
+        "Image": shown_image(container, no_trunc),
+        "Command": format!("\"{}\"", cut(record.args().join(" "), COMMAND_WIDTH)),
+        "CreatedAt": created_at(&record.created),
+        "RunningFor": running_for(container, now),
+        "Status": status(&container.state, now),
+        "State": container.state.word(),
+        "Ports": ports_text(&ports(container)),
+        "Names": container.name,
+        "Labels": labels.collect::<Vec<_>>().join(","),
+        "Mounts": mounts.map(|name| cut(name, MOUNT_WIDTH)).collect::<Vec<_>>().join(","),
+        "LocalVolumes": record.volumes().count().to_string(),
+        "Networks": record.host.network.to_string(),
+        "Platform": "",
+    })
+}
+
+/// An image that was given by its id is shown by its short one.
+fn shown_image(container: &Container, no_trunc: bool) -> String {
+    let name = &container.record.image_name;
+    let id = name.strip_prefix("sha256:").filter(|_| !no_trunc);
+    id.map_or_else(|| name.clone(), |id| short_id(id).to_owned())
+}
+
+/// As Go prints a time: `2026-01-31 10:00:00 +0000 UTC`.
+fn created_at(time: &str) -> String {
+    time.parse::<Timestamp>().map_or_else(|_| time.to_owned(), |time| crate::when::local(time.as_second()))
+}
+
+/// `.Label "name"` in a format.
+fn label(row: &Value, method: &str, args: &[Value]) -> Option<Result<Value, String>> {
+    match (method, args) {
+        ("Label", [Value::String(name)]) => {
+            let labels = row["Labels"].as_str().unwrap_or_default();
+            let value =
+                labels.split(',').filter_map(|pair| pair.split_once('=')).find(|(known, _)| known == name);
+            Some(Ok(value.map_or("", |(_, value)| value).into()))
+        }
+        ("Label", _) => Some(Err(format!("wrong number of args for Label: want 1 got {}", args.len()))),
+        _ => None,
+    }
+}
+
+/// One condition of `--filter`.
+enum Filter {
+    Id(String),
+    Name(String),
+    Label(String, Option<String>),
+    Status(String),
+    Exited(i32),
+    /// By name as written, and by id.
+    Ancestor(String, Option<dhow_oci::Digest>),
+    Before(String),
+    Since(String),
+    Volume(String),
+    Network(String),
+    Publish(ContainerPort),
+    Expose(ContainerPort),
+}
+
+impl Filter {
+    fn parse(text: &str, engine: &Engine) -> Result<Filter, CliError> {
+        let invalid = |what: &str| CliError::new(format!("invalid filter '{text}'{what}"));
+        let (name, value) = text.split_once('=').ok_or_else(|| invalid(": expected name=value"))?;
+        let created = |value: &str| -> Result<String, FindError> {
+            Ok(engine.containers().find(value)?.record.created)
+        };
+        let port = |value: &str| value.parse().map_err(|error| invalid(&format!(": {error}")));
+        Ok(match name {
+            "id" => Filter::Id(value.into()),
+            "name" => Filter::Name(value.strip_prefix('/').unwrap_or(value).into()),
+            "label" => match value.split_once('=') {
+                Some((name, value)) => Filter::Label(name.into(), Some(value.into())),
+                None => Filter::Label(value.into(), None),
+            },
+            "status" => {
+                let known = ["created", "restarting", "running", "removing", "paused", "exited", "dead"]
+                    .contains(&value);
+                if !known {
+                    return Err(invalid(": no such status"));
+                }
+                Filter::Status(value.into())
+            }
+            "exited" => Filter::Exited(value.parse().map_err(|_| invalid(": expected an exit code"))?),
+            "ancestor" => {
+                Filter::Ancestor(value.into(), engine.find_image(value).ok().map(|image| image.record.id))
+            }
+            "before" => Filter::Before(created(value)?),
+            "since" => Filter::Since(created(value)?),
+            "volume" => Filter::Volume(value.into()),
+            "network" => Filter::Network(value.into()),
+            "publish" => Filter::Publish(port(value)?),
+            "expose" => Filter::Expose(port(value)?),
+            "health" | "is-task" | "isolation" => {
+                return Err(CliError::new(format!("--filter {name} is not supported yet")));
+            }
+            _ => return Err(invalid("")),
+        })
+    }
+
+    /// Whether containers that do not run are meant as well.
+    fn asks_for_state(&self) -> bool {
+        matches!(self, Filter::Status(_) | Filter::Exited(_))
+    }
+
+    /// Conditions with one of these names in common are alternatives.
+    fn kind(&self) -> std::mem::Discriminant<Filter> {
+        std::mem::discriminant(self)
+    }
+
+    fn fits(&self, container: &Container) -> bool {
+        let record = &container.record;
+        match self {
+            Filter::Id(text) => container.id.starts_with(text.as_str()),
+            // Docker takes a regular expression; what people write is a part of the name, perhaps anchored.
+            Filter::Name(text) => name_fits(&container.name, text),
+            Filter::Label(name, value) => record
+                .config
+                .labels
+                .get(name)
+                .is_some_and(|held| value.as_ref().is_none_or(|value| value == held)),
+            Filter::Status(word) => container.state.word() == word,
+            Filter::Exited(code) => {
+                matches!(&container.state, State::Exited { status, .. } if status.exit_code == *code)
+            }
+            Filter::Ancestor(name, id) => {
+                record.image_name == *name || id.is_some_and(|id| id == record.image)
+            }
+            Filter::Before(time) => record.created < *time,
+            Filter::Since(time) => record.created > *time,
+            Filter::Volume(text) => {
+                let has = |mount: &dhow_engine::containers::Mount| match &mount.kind {
+                    MountKind::Volume { name, .. } => name == text || mount.target == *text,
+                    MountKind::Bind { source, .. } => source.to_str() == Some(text) || mount.target == *text,
+                    MountKind::Tmpfs { .. } => false,
+                };
+                record.mounts.iter().any(has)
+            }
+            Filter::Network(name) => record.host.network.to_string() == *name,
+            Filter::Publish(port) => {
+                record.port_mappings().iter().any(|mapping| mapping.container_port == *port)
+            }
+            Filter::Expose(port) => record.exposed().contains(port),
+        }
+    }
+}
+
+fn name_fits(name: &str, text: &str) -> bool {
+    let (text, from_start) = text.strip_prefix('^').map_or((text, false), |text| (text, true));
+    let text = if from_start { text.strip_prefix('/').unwrap_or(text) } else { text };
+    let (text, to_end) = text.strip_suffix('$').map_or((text, false), |text| (text, true));
+    match (from_start, to_end) {
+        (true, true) => name == text,
+        (true, false) => name.starts_with(text),
+        (false, true) => name.ends_with(text),
+        (false, false) => name.contains(text),
+    }
+}
+
+/// Labels must all fit; of the other conditions one of each kind.
+fn fits(container: &Container, filters: &[Filter]) -> bool {
+    filters.iter().all(|filter| match filter {
+        Filter::Label(..) => filter.fits(container),
+        _ => filters.iter().any(|other| other.kind() == filter.kind() && other.fits(container)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_filter_may_be_anchored() {
+        for (text, expected) in
+            [("we", true), ("^web$", true), ("^/web", true), ("^eb", false), ("eb$", true), ("x", false)]
+        {
+            assert_eq!(name_fits("web", text), expected, "{text}");
+        }
+    }
+}
