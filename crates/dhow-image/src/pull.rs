@@ -1,4 +1,5 @@
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
 
 use dhow_oci::{
     Descriptor, Digest, Document, DocumentError, ImageConfig, MANIFEST_BYTES_MAX, Manifest, Platform,
@@ -6,13 +7,16 @@ use dhow_oci::{
 };
 use dhow_registry::{Client, RegistryError, VerifyingReader};
 use dhow_store::{
-    AcquireError, DatabaseError, Image, ImageName, Lease, PutBlobError, PutImageError, ReadError, RepoDigest,
+    AcquireError, Begun, CommitError, DatabaseError, Expected, Image, ImageName, Lease, PutBlobError,
+    PutImageError, ReadError, RepoDigest,
 };
 
 use crate::images::CONFIG_BYTES_MAX;
 use crate::install::{Install, InstallError, Stack};
 use crate::{Images, PullEvent, PullObserver, SaveImageError};
 
+/// How long another process may take to write a manifest or a configuration.
+const OTHER_PROCESS_WAIT: Duration = Duration::from_secs(60);
 /// How deep indexes may nest.
 const INDEX_DEPTH_MAX: usize = 4;
 
@@ -162,7 +166,7 @@ impl Pull<'_> {
         let (target, mut document) = (resolved.descriptor, resolved.bytes);
         let mut descriptor = target.clone();
         for _ in 0..INDEX_DEPTH_MAX {
-            self.put(&document)?;
+            self.put(&descriptor, &document)?;
             match self.parse(&descriptor, &document)? {
                 Document::Manifest(manifest) => return self.finish(&target, &descriptor, &manifest, now),
                 Document::Index(index) => {
@@ -192,9 +196,22 @@ impl Pull<'_> {
         })
     }
 
-    fn put(&self, bytes: &[u8]) -> Result<(), PullError> {
-        let put = self.images.store().content().put(self.lease, bytes);
-        put.map(drop).map_err(|source| PullError::Blob { reference: self.reference.familiar(), source })
+    /// Stores a document under the digest it is known by, whatever its algorithm.
+    fn put(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), PullError> {
+        self.try_put(descriptor, bytes)
+            .map_err(|source| PullError::Blob { reference: self.reference.familiar(), source })
+    }
+
+    fn try_put(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), PutBlobError> {
+        let (content, expected) = (self.images.store().content(), Expected::from(descriptor));
+        let Begun::Ingest(mut ingest) = content.ingest_expected(self.lease, expected, OTHER_PROCESS_WAIT)?
+        else {
+            return Ok(());
+        };
+        let failed = |source| CommitError::Io { path: content.path(&descriptor.digest), source };
+        ingest.restart().and_then(|()| ingest.write_all(bytes)).map_err(failed)?;
+        ingest.commit()?;
+        Ok(())
     }
 
     fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>, PullError> {
@@ -258,7 +275,7 @@ impl Pull<'_> {
             Install { images: self.images, lease: self.lease, open: &open, observer: self.observer };
         let stack = Stack::new(&manifest.layers, &config.rootfs.diff_ids);
         install.run(&stack).map_err(|error| self.not_installed(error))?;
-        self.put(&bytes)?;
+        self.put(&manifest.config, &bytes)?;
         self.record(target, descriptor, manifest, &config, now)
     }
 

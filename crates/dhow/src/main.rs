@@ -7,9 +7,11 @@
 mod cli;
 mod commands;
 mod error;
+mod filter;
 mod progress;
 mod settings;
 mod ui;
+mod when;
 
 use std::process::ExitCode;
 

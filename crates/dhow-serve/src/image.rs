@@ -1,0 +1,86 @@
+//! Docker's JSON of images.
+
+use dhow_engine::ImageDetails;
+use dhow_oci::{ContainerConfig, Reference};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+/// The fields of a configuration that docker always shows, with what stands for nothing.
+const CONFIG_FIELDS: [&str; 9] =
+    ["User", "ExposedPorts", "Env", "Cmd", "Entrypoint", "Volumes", "WorkingDir", "Labels", "OnBuild"];
+
+/// `GET /images/{name}/json` and `docker image inspect`.
+pub fn inspect(details: &ImageDetails) -> Value {
+    let ImageDetails { image, config, layer_folders } = details;
+    let record = &image.record;
+    let comment = config.history.last().map_or("", |history| history.comment.as_str());
+    let tagged_at = image.names.iter().map(|name| name.tagged_at).max();
+    let tags: Vec<String> = image.names.iter().map(|name| familiar(&name.reference)).collect();
+    let digests = image.repo_digests.iter();
+    let digests: Vec<String> =
+        digests.map(|digest| format!("{}@{}", familiar(&digest.repository), digest.digest)).collect();
+    let mut inspect = json!({
+        "Id": record.id,
+        "RepoTags": tags,
+        "RepoDigests": digests,
+        "Parent": "",
+        "Comment": comment,
+        "Created": config.created,
+        "DockerVersion": "",
+        "Author": config.author,
+        "Config": container_config(&config.config),
+        "Architecture": config.architecture,
+        "Variant": config.variant,
+        "Os": config.os,
+        "Size": record.size_bytes,
+        "GraphDriver": graph_driver(layer_folders),
+        "RootFS": { "Type": "layers", "Layers": record.diff_ids },
+        "Metadata": { "LastTagTime": tagged_at.and_then(time) },
+        "Descriptor": record.target,
+    });
+    let optional = ["Variant", "Descriptor"];
+    let fields = inspect.as_object_mut().expect("it was written as an object");
+    fields.retain(|name, value| !optional.contains(&name.as_str()) || !is_nothing(value));
+    inspect
+}
+
+/// How to run a container of an image, with the fields that templates ask for even if nothing is in them.
+pub fn container_config(config: &ContainerConfig) -> Value {
+    let written = serde_json::to_value(config).expect("a configuration has only text for keys");
+    let mut written = match written {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    let mut fields = Map::new();
+    for name in CONFIG_FIELDS {
+        let nothing = if matches!(name, "User" | "WorkingDir") { Value::from("") } else { Value::Null };
+        fields.insert(name.to_owned(), written.remove(name).unwrap_or(nothing));
+    }
+    fields.extend(written);
+    Value::Object(fields)
+}
+
+/// The folders an overlay of the image is made of, by docker's names.
+fn graph_driver(folders: &[std::path::PathBuf]) -> Value {
+    let paths: Vec<String> = folders.iter().rev().map(|folder| folder.display().to_string()).collect();
+    let mut data = Map::new();
+    if let Some((upper, lowers)) = paths.split_first() {
+        if !lowers.is_empty() {
+            data.insert("LowerDir".to_owned(), Value::from(lowers.join(":")));
+        }
+        data.insert("UpperDir".to_owned(), Value::from(upper.as_str()));
+    }
+    json!({ "Name": "overlay2", "Data": data })
+}
+
+fn familiar(text: &str) -> String {
+    text.parse::<Reference>().map_or_else(|_| text.to_owned(), |reference| reference.familiar())
+}
+
+fn time(seconds: i64) -> Option<String> {
+    Timestamp::from_second(seconds).ok().map(|time| time.to_string())
+}
+
+fn is_nothing(value: &Value) -> bool {
+    value.is_null() || value == ""
+}

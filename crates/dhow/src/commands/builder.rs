@@ -1,0 +1,25 @@
+use dhow_engine::Engine;
+
+use crate::commands;
+use crate::error::CliError;
+use crate::ui::Ui;
+
+/// Manage builds
+#[derive(clap::Args, Debug)]
+#[command(arg_required_else_help = true, subcommand_value_name = "COMMAND")]
+pub(crate) struct BuilderArgs {
+    #[command(subcommand)]
+    command: BuilderCommand,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum BuilderCommand {
+    /// Build an image from a Dockerfile
+    Build(commands::build::BuildArgs),
+}
+
+pub(crate) fn run(args: BuilderArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
+    match args.command {
+        BuilderCommand::Build(args) => commands::build::run(args, engine, ui),
+    }
+}

@@ -1,0 +1,125 @@
+use dhow_engine::containers::{FindError as FindContainerError, InspectContainerError};
+use dhow_engine::{Engine, FindError, InspectImageError};
+use dhow_serve::{container, image};
+use dhow_template::{MissingKey, Template};
+use serde_json::Value;
+
+use crate::error::{CliError, EXIT_FAILURE};
+use crate::ui::Ui;
+
+/// Show everything about containers and images
+#[derive(clap::Args, Debug)]
+pub(crate) struct InspectArgs {
+    /// Container or image, by name or ID (can be repeated)
+    #[arg(value_name = "NAME|ID", required = true)]
+    names: Vec<String>,
+    /// Format output by a Go template, or 'json'
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Look only among objects of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<Kind>,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Container,
+    Image,
+}
+
+/// Show everything about images
+#[derive(clap::Args, Debug)]
+pub(crate) struct ImageInspectArgs {
+    /// Image, by name or ID (can be repeated)
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<String>,
+    /// Format output by a Go template, or 'json'
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+pub(crate) fn run(args: InspectArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
+    let missing = match args.kind {
+        None => "object",
+        Some(Kind::Container) => "container",
+        Some(Kind::Image) => "image",
+    };
+    show(&args.names, args.format.as_deref(), ui, &|name| {
+        let container = if args.kind == Some(Kind::Image) { None } else { find_container(engine, name)? };
+        let found = match container {
+            None if args.kind != Some(Kind::Container) => find_image(engine, name)?,
+            container => container,
+        };
+        found.ok_or_else(|| not_found(missing, name))
+    })
+}
+
+pub(crate) fn run_image(args: ImageInspectArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
+    show(&args.images, args.format.as_deref(), ui, &|name| {
+        find_image(engine, name)?.ok_or_else(|| not_found("image", name))
+    })
+}
+
+fn not_found(kind: &str, name: &str) -> CliError {
+    CliError::new(format!("No such {kind}: {name}"))
+}
+
+/// A container as docker's JSON, `None` if there is none of this name.
+fn find_container(engine: &Engine, name: &str) -> Result<Option<Value>, CliError> {
+    match engine.inspect_container(name) {
+        Ok(details) => Ok(Some(container::inspect(&details))),
+        Err(InspectContainerError::Find(FindContainerError::NotFound(_))) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// An image as docker's JSON, `None` if there is none of this name.
+fn find_image(engine: &Engine, name: &str) -> Result<Option<Value>, CliError> {
+    match engine.inspect_image(name) {
+        Ok(details) => Ok(Some(image::inspect(&details))),
+        // A name that no image can have may be a container's.
+        Err(InspectImageError::Find(FindError::NotFound(_) | FindError::Invalid { .. })) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Prints what is found, and then what is not: one mistake does not hide the rest.
+pub(crate) fn show(
+    names: &[String],
+    format: Option<&str>,
+    ui: &mut Ui,
+    find: &dyn Fn(&str) -> Result<Value, CliError>,
+) -> Result<u8, CliError> {
+    let template = match format {
+        None | Some("" | "json") => None,
+        Some(format) => Some(Template::parse(format)?.missing_key(MissingKey::Error)),
+    };
+    let (mut found, mut errors) = (Vec::new(), Vec::new());
+    for name in names {
+        match find(name) {
+            Ok(value) => found.push(value),
+            Err(error) => errors.push(error),
+        }
+    }
+    match (&template, format) {
+        (Some(template), _) => found.iter().try_for_each(|value| ui.line(template.render(value)?))?,
+        (None, Some("json")) => found.iter().try_for_each(ui_line(ui))?,
+        (None, _) => ui.line(pretty(&Value::Array(found)))?,
+    }
+    ui.flush()?;
+    errors.iter().for_each(|error| ui.note(error));
+    Ok(if errors.is_empty() { 0 } else { EXIT_FAILURE })
+}
+
+fn ui_line<'a>(ui: &'a mut Ui) -> impl FnMut(&Value) -> Result<(), CliError> + 'a {
+    move |value| ui.line(value)
+}
+
+/// Four spaces, as docker indents.
+fn pretty(value: &Value) -> String {
+    let mut bytes = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
+    serde::Serialize::serialize(value, &mut serializer).expect("a value is JSON and memory takes it");
+    String::from_utf8(bytes).expect("JSON is text")
+}

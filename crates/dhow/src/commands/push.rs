@@ -1,0 +1,128 @@
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use dhow_engine::{Engine, PushEvent};
+use dhow_oci::{DiffId, Reference};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::error::CliError;
+use crate::ui::Ui;
+
+/// Upload an image to a registry
+#[derive(clap::Args, Debug)]
+pub(crate) struct PushArgs {
+    /// Image to upload
+    #[arg(value_name = "NAME[:TAG]")]
+    image: String,
+    /// Upload all tags of the repository
+    #[arg(short, long)]
+    all_tags: bool,
+    /// Print only the name
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(crate) fn run(args: PushArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
+    let reference: Reference = args.image.parse()?;
+    let references = match (args.all_tags, reference.tag()) {
+        (true, Some(_)) => return Err(CliError::new("tag can't be used with --all-tags/-a")),
+        (true, None) => engine.local_tags(&reference)?,
+        (false, Some(_)) => vec![reference.clone()],
+        (false, None) => {
+            if !args.quiet && reference.digest().is_none() {
+                ui.line(format_args!("Using default tag: {}", dhow_oci::DEFAULT_TAG))?;
+            }
+            vec![reference.clone().or_latest()]
+        }
+    };
+    if references.is_empty() {
+        return Err(CliError::new(format!(
+            "An image does not exist locally with the tag: {}",
+            reference.familiar_name()
+        )));
+    }
+    if !args.quiet {
+        ui.line(format_args!("The push refers to repository [{}]", reference.name()))?;
+        ui.flush()?;
+    }
+    references.iter().try_for_each(|reference| push(engine, reference, args.quiet, ui))?;
+    Ok(0)
+}
+
+fn push(engine: &Engine, reference: &Reference, quiet: bool, ui: &mut Ui) -> Result<(), CliError> {
+    let display = Display::new(ui, quiet);
+    let pushed = engine.push_image(reference, &|event| display.show(event));
+    display.finish()?;
+    let pushed = pushed?;
+    match quiet {
+        true => ui.line(reference),
+        false => {
+            let tag = reference.tag().unwrap_or(dhow_oci::DEFAULT_TAG);
+            ui.line(format_args!("{tag}: digest: {} size: {}", pushed.digest, pushed.size_bytes))
+        }
+    }
+}
+
+/// The layers of an image on their way: living lines on a terminal, what became of each elsewhere.
+struct Display<'a>(Mutex<Inner<'a>>);
+
+struct Inner<'a> {
+    ui: &'a mut Ui,
+    quiet: bool,
+    bars: Option<(MultiProgress, BTreeMap<DiffId, ProgressBar>)>,
+    /// The first error of printing; nobody can be told meanwhile.
+    failed: Option<CliError>,
+}
+
+impl<'a> Display<'a> {
+    fn new(ui: &'a mut Ui, quiet: bool) -> Display<'a> {
+        let bars = || (MultiProgress::with_draw_target(ProgressDrawTarget::stdout()), BTreeMap::new());
+        let bars = (ui.is_terminal() && !quiet).then(bars);
+        Display(Mutex::new(Inner { ui, quiet, bars, failed: None }))
+    }
+
+    fn show(&self, event: &PushEvent) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = inner.show(event) {
+            inner.failed.get_or_insert(error);
+        }
+    }
+
+    fn finish(self) -> Result<(), CliError> {
+        let inner = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        inner.failed.map_or(Ok(()), Err)
+    }
+}
+
+impl Inner<'_> {
+    fn show(&mut self, event: &PushEvent) -> Result<(), CliError> {
+        let (diff_id, text, is_end) = match event {
+            PushEvent::LayerStarted { diff_id } => (diff_id, "Pushing".to_owned(), false),
+            PushEvent::LayerExists { diff_id } => (diff_id, "Layer already exists".to_owned(), true),
+            PushEvent::LayerMounted { diff_id, from } => (diff_id, format!("Mounted from {from}"), true),
+            PushEvent::LayerPushed { diff_id } => (diff_id, "Pushed".to_owned(), true),
+        };
+        if self.quiet {
+            return Ok(());
+        }
+        if let Some((all, bars)) = &mut self.bars {
+            let bar = bars.entry(*diff_id).or_insert_with(|| line(all, diff_id));
+            match is_end {
+                true => bar.finish_with_message(text),
+                false => bar.set_message(text),
+            }
+            return Ok(());
+        }
+        if is_end {
+            self.ui.line(format_args!("{}: {text}", diff_id.digest().short()))?;
+        }
+        self.ui.flush()
+    }
+}
+
+fn line(all: &MultiProgress, diff_id: &DiffId) -> ProgressBar {
+    let bar = all.add(ProgressBar::new_spinner());
+    bar.set_style(ProgressStyle::with_template("{prefix}: {msg}").expect("our templates are well-formed"));
+    bar.set_prefix(diff_id.digest().short());
+    bar
+}
