@@ -3,3 +3,6 @@
 //! The shapes here are those of the Docker Engine API. `dhow inspect` prints them too, so they are kept
 //! apart from the engine's own types: a rename inside is never a break outside.
 #![forbid(unsafe_code)]
+
+pub mod container;
+pub mod image;
