@@ -77,7 +77,11 @@ impl Log {
             self.rotate()?;
         }
         if let Some(file) = &mut self.file {
-            file.write_all(text)?;
+            if let Err(error) = file.write_all(text) {
+                // Half a line would spoil the next one.
+                file.set_len(self.bytes)?;
+                return Err(error);
+            }
             self.bytes += text.len() as u64;
         }
         Ok(())

@@ -2,17 +2,19 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FallocateFlags, FlockOperation};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::RunDir;
 
 /// The most that is read of a record.
 const RECORD_BYTES_MAX: u64 = 1 << 20;
+/// Room for a record to come. One block on most disks.
+const RESERVED_BYTES: u64 = 4096;
 /// How often the lock is tried: others hold it for the instant in which they test it.
 const LOCK_TRIES: u32 = 50;
 const LOCK_RETRY_DELAY_MS: u64 = 2;
@@ -73,12 +75,28 @@ fn open_lock(run_dir: &RunDir) -> io::Result<Option<File>> {
     }
 }
 
-/// Puts a record in place in one step. [`sync`] makes it outlast a power failure.
+/// Takes room on the disk for a record that has to be written later, however full the disk is then.
+pub(super) fn reserve(path: &Path) -> io::Result<()> {
+    let file = File::create(temporary(path))?;
+    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVED_BYTES) {
+        // Then it has to be hoped for.
+        Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Puts a record in place in one step, in the room that was reserved for it if any was. [`sync`] makes it
+/// outlast a power failure.
 pub(super) fn write_json(path: &Path, record: &impl Serialize) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(&serde_json::to_vec(record)?)?;
+    let (temporary, json) = (temporary(path), serde_json::to_vec(record)?);
+    let mut file = File::options().write(true).create(true).truncate(false).open(&temporary)?;
+    file.write_all(&json)?;
+    file.set_len(json.len() as u64)?;
     fs::rename(&temporary, path)
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    path.with_extension("tmp")
 }
 
 /// Makes a record outlast a power failure.
@@ -102,5 +120,23 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_fits_into_the_room_reserved_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("exit.json");
+        reserve(&path).unwrap();
+        assert_eq!(read_json::<String>(&path).unwrap(), None, "only room so far");
+        for record in ["long and longer", "short"] {
+            write_json(&path, &record).unwrap();
+            assert_eq!(read_json::<String>(&path).unwrap().as_deref(), Some(record));
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the room became the record");
     }
 }

@@ -94,6 +94,7 @@ impl Shim {
             .as_ref()
             .map(|place| Log::open(place).step(format_args!("cannot open log {}", place.path.display())));
         let log = log.transpose()?;
+        record::reserve(&bundle.exit()).step("cannot reserve room for the exit")?;
         let listener = listen(&run_dir).step("cannot listen for clients")?;
         let spec = launch::read_spec(&bundle)?;
         let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
@@ -321,7 +322,7 @@ impl Traffic {
         let stream = *stream;
         match file.read(&mut buffer) {
             Ok(0) => drop(self.ends.outputs.remove(index)),
-            Ok(bytes) => self.deliver(stream, &buffer[..bytes])?,
+            Ok(bytes) => self.deliver(stream, &buffer[..bytes]),
             Err(error) if is_transient(&error) => {}
             // What a terminal says when its last program has closed it.
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
@@ -332,13 +333,13 @@ impl Traffic {
         Ok(())
     }
 
-    fn deliver(&mut self, stream: OutputStream, data: &[u8]) -> io::Result<()> {
+    fn deliver(&mut self, stream: OutputStream, data: &[u8]) {
         for client in &mut self.clients {
             client.output(stream, data);
         }
-        match &mut self.log {
-            Some(log) => log.write(stream, data, &rfc3339((self.hooks.now)())),
-            None => Ok(()),
+        if let Some(log) = &mut self.log {
+            // On a full disk the log has a gap; the container does not have to end for that.
+            let _ = log.write(stream, data, &rfc3339((self.hooks.now)()));
         }
     }
 
