@@ -25,19 +25,24 @@ pub(crate) fn did_you_mean(word: &str, options: &[&str]) -> String {
     nearest(word, options).map(|option| format!(" (did you mean {option}?)")).unwrap_or_default()
 }
 
-/// The Levenshtein distance.
+/// Inserted, missing, replaced and swapped characters between two words.
 fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+    let [a, b]: [Vec<char>; 2] = [a, b].map(|word| word.chars().collect());
+    // The rows of the prefixes of `a`: two back, one back, this one.
+    let (mut oldest, mut old): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=b.len()).collect());
+    for i in 0..a.len() {
+        let mut row = vec![i + 1];
+        for j in 0..b.len() {
+            let replaced = old[j] + usize::from(a[i] != b[j]);
+            let mut least = replaced.min(row[j] + 1).min(old[j + 1] + 1);
+            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
+                least = least.min(oldest[j - 1] + 1);
+            }
+            row.push(least);
         }
+        (oldest, old) = (old, row);
     }
-    row[b.len()]
+    old[b.len()]
 }
 
 #[cfg(test)]
@@ -49,6 +54,7 @@ mod tests {
         let options = ["FROM", "RUN", "COPY"];
         assert_eq!(nearest("RUNN", &options), Some("RUN"));
         assert_eq!(nearest("cpoy", &options), Some("COPY"));
+        assert_eq!(nearest("RNU", &["ENV", "RUN"]), Some("RUN"));
         assert_eq!(nearest("PUSH", &options), None);
         assert_eq!(edits("kitten", "sitting"), 3);
     }
