@@ -80,12 +80,7 @@ impl<'a> Destination<'a> {
     /// Finds the place that `path`, absolute in the image, means.
     pub(crate) fn find(root: &'a Root, path: &str) -> Result<Destination<'a>, CopyError> {
         let real = resolve(root, Path::new(path)).map_err(writing(Path::new(path)))?;
-        let is_dir = match root.try_stat(&real) {
-            Ok(stat) => stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => false,
-            Err(error) => return Err(writing(&real)(error)),
-        };
-        let into = is_dir || path.ends_with('/') || path.ends_with("/.");
+        let into = is_dir(root, &real)? || path.ends_with('/') || path.ends_with("/.");
         Ok(Destination { root, path: real, into })
     }
 
@@ -132,6 +127,17 @@ impl Destination<'_> {
         self.root.chmod(&target, mode).map_err(writing(&target))?;
         self.root.set_times(&target, options.made_at).map_err(writing(&target))?;
         self.root.set_times(parents, parent_times).map_err(writing(parents))
+    }
+}
+
+/// Whether there is a directory at `path`, which has no links in it.
+pub(crate) fn is_dir(root: &Root, path: &Path) -> Result<bool, CopyError> {
+    match root.try_stat(path) {
+        Ok(stat) => {
+            Ok(stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
+        Err(error) => Err(writing(path)(error)),
     }
 }
 
@@ -216,7 +222,7 @@ impl Copier<'_> {
         if is_same { Ok(()) } else { Err(CopyError::Changed { path: entry.path.clone() }) }
     }
 
-    /// A directory that is there keeps its mode and owner.
+    /// A directory that is there keeps its mode and owner, but gets the time of the one copied over it.
     fn directory(&mut self, entry: &Entry, target: &Path) -> Result<(), CopyError> {
         match self.to.try_stat(target).map_err(writing(target))? {
             Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
@@ -225,7 +231,7 @@ impl Copier<'_> {
                 if takes_over {
                     self.attributes(entry, target)?;
                 }
-                self.dirs.push((target.to_owned(), modified(if takes_over { &entry.stat } else { &stat })));
+                self.dirs.push((target.to_owned(), modified(&entry.stat)));
                 return Ok(());
             }
             Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {

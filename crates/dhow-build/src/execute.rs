@@ -18,7 +18,7 @@ use dhow_sys::userns::IdMap;
 use crate::cache::{Step, StepCache};
 use crate::chmod::Chmod;
 use crate::context::Context;
-use crate::copy::{CopyOptions, Destination, make_dirs, modified};
+use crate::copy::{CopyOptions, Destination, is_dir, make_dirs, modified};
 use crate::error::{StepError, StoreFailure, while_doing};
 use crate::hash::{self, Counts, HashError};
 use crate::owner::find_owner;
@@ -290,11 +290,15 @@ impl Executor<'_> {
     fn make_workdir(&self, workdir: &WorkdirOp, below: &Rootfs) -> Result<Step, StepError> {
         self.step(&below.parents()?, |_, spec| {
             let root = mount(spec)?;
-            let owner = self.owner(&root, &workdir.user)?;
             let path = Path::new(&workdir.path);
+            let looked = while_doing("cannot look at the directory");
+            let real = crate::resolve::resolve(&root, path).map_err(looked)?;
             let failed = |source| StepError::Copy { instruction: "WORKDIR", source };
-            let real =
-                crate::resolve::resolve(&root, path).map_err(while_doing("cannot look at the directory"))?;
+            if is_dir(&root, &real).map_err(failed)? {
+                // Nobody asks whose it would be.
+                return Ok(());
+            }
+            let owner = self.owner(&root, &workdir.user)?;
             make_dirs(&root, &real, Some(owner), made_at(below)).map_err(failed)
         })
     }
@@ -317,14 +321,16 @@ impl Executor<'_> {
                 merge_dirs: false,
             };
             let failed = |source| StepError::Copy { instruction: copy.instruction(), source };
-            let destination = Destination::find(&root, &copy.dest).map_err(failed)?;
             for source in &selection.found {
                 if copy.unpack && !source.is_dir() && unpack::is_archive(from, source)? {
                     self.unpack(key, from, source, &root, copy, &options)?;
-                } else {
-                    destination.copy(from, source, &options).map_err(failed)?;
+                    continue;
                 }
+                // Looked for each time: the one before may have made it.
+                let destination = Destination::find(&root, &copy.dest).map_err(failed)?;
+                destination.copy(from, source, &options).map_err(failed)?;
             }
+            let destination = Destination::find(&root, &copy.dest).map_err(failed)?;
             for (name, content) in &copy.inline {
                 destination.write(name, content, &options).map_err(failed)?;
             }

@@ -479,7 +479,7 @@ impl Lowering<'_> {
             args: args.clone(),
             env,
             proxies: self.arguments.proxies(),
-            cwd: config.working_dir.clone(),
+            cwd: configure::join_path("/", &config.working_dir),
             user: config.user.clone(),
             network: match run.network {
                 NetworkMode::Default => self.request.network,
@@ -502,13 +502,15 @@ impl Lowering<'_> {
     fn workdir(&mut self, current: &mut Current, path: &str, at: &Written<'_>) -> Result<(), BuildError> {
         let path = self.expand(current, at.span, path)?;
         let config = &mut current.end.planned.config.config;
-        config.working_dir = configure::join_path(&config.working_dir, &path);
+        let real = configure::join_path(&config.working_dir, &path);
+        // As in Docker, an absolute path is recorded as it is written.
+        config.working_dir = if path.starts_with('/') { path.clone() } else { real.clone() };
         let text = format!("WORKDIR {path}");
-        if config.working_dir == "/" {
+        if real == "/" {
             self.step(current, at, None, Some(config_history(text)));
             return Ok(());
         }
-        let op = WorkdirOp { path: config.working_dir.clone(), user: config.user.clone() };
+        let op = WorkdirOp { path: real, user: config.user.clone() };
         let inputs = vec![current.end.planned.vertex];
         let vertex = self.vertex(current, Op::Workdir(op), inputs, at.text);
         self.step(current, at, Some(vertex), Some(layer_history(text)));
@@ -622,13 +624,6 @@ impl Lowering<'_> {
             })
         })();
         let op = made.map_err(|cause| self.fail(at.span, cause))?;
-        let count = op.sources.len() + op.inline.len();
-        if count > 1 && !op.dest.ends_with('/') {
-            let message = format!(
-                "When using {name} with more than one source file, the destination must be a directory and end with a /"
-            );
-            return Err(self.fail(at.span, StepError::Invalid(message)));
-        }
         let shown: Vec<&str> = op
             .sources
             .iter()

@@ -20,6 +20,8 @@ pub(crate) fn find_owner(root: &Root, text: &str) -> Result<Owner, String> {
     };
     let (uid, own_gid) = match user.parse::<u32>() {
         Ok(uid) => (uid, uid),
+        // `:group`, and `:` where both come from variables without a value.
+        Err(_) if user.is_empty() => (0, 0),
         Err(_) => find_user(root, user)?,
     };
     let gid = match group {
@@ -69,7 +71,7 @@ mod tests {
         std::fs::write(dir.path().join("etc/group"), "staff:x:50:\n").expect("a file");
         let root = Root::open(dir.path()).expect("a root");
         for (text, uid, gid) in
-            [("", 0, 0), ("me", 7, 8), ("5", 5, 5), ("5:6", 5, 6), ("me:staff", 7, 50), ("me:", 7, 8)]
+            [("", 0, 0), ("me", 7, 8), ("5", 5, 5), ("5:6", 5, 6), ("me:staff", 7, 50), ("me:", 7, 8), (":staff", 0, 50), (":", 0, 0)]
         {
             assert_eq!(find_owner(&root, text), Ok(Owner { uid, gid }), "{text}");
         }

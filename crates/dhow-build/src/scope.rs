@@ -75,6 +75,8 @@ impl Declared {
     ) {
         let inherited = || globals.get(name).or_else(|| arguments.automatic.get(name)).cloned();
         let value = arguments.given(name).cloned().or(default).or_else(inherited);
+        // A bare `ARG name` does not take back the value it has from before, in this stage or the one below.
+        let value = value.or_else(|| self.value(name).cloned());
         self.0.retain(|(held, _)| held != name);
         self.0.push((name.to_owned(), value));
     }

@@ -148,10 +148,10 @@ impl Reader {
     ) -> Result<ControlFlow<()>, DiskError> {
         let path = self.path.clone();
         loop {
-            if let Some(current) = &mut self.current {
-                if current.read(each).map_err(disk("read", &path))?.is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
+            if let Some(current) = &mut self.current
+                && current.read(each).map_err(disk("read", &path))?.is_break()
+            {
+                return Ok(ControlFlow::Break(()));
             }
             if !self.next_file().map_err(disk("read", &path))? {
                 return Ok(ControlFlow::Continue(()));

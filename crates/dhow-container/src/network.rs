@@ -26,7 +26,7 @@ pub enum NetworkRequest {
     /// Nothing but itself.
     Loopback,
     /// The default network.
-    Bridge(BridgeRequest),
+    Bridge(Box<BridgeRequest>),
 }
 
 /// A place on the default network.
@@ -60,7 +60,7 @@ impl NetworkRequest {
     pub fn plain(run: &Path, container_id: &str, dns: DnsConfig) -> Self {
         let endpoint = EndpointSpec { container_id: container_id.into(), dns, ..EndpointSpec::default() };
         let (run, name) = (run.into(), container_id.into());
-        NetworkRequest::Bridge(BridgeRequest { run, name, endpoint, attached: None, hosts: None })
+        NetworkRequest::Bridge(Box::new(BridgeRequest { run, name, endpoint, attached: None, hosts: None }))
     }
 
     /// The request in the form in which it crosses to the shim.
@@ -74,7 +74,7 @@ pub fn setup(request: &serde_json::Value) -> Result<Box<dyn NetworkSetup>, Strin
     let request = serde_json::from_value(request.clone());
     Ok(match request.map_err(|error| format!("cannot understand the network request: {error}"))? {
         NetworkRequest::Loopback => Box::new(Loopback),
-        NetworkRequest::Bridge(request) => Box::new(Bridge { request, endpoint: None }),
+        NetworkRequest::Bridge(request) => Box::new(Bridge { request: *request, endpoint: None }),
     })
 }
 
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_request_survives_the_way_to_the_shim() {
-        let request = NetworkRequest::Bridge(request());
+        let request = NetworkRequest::Bridge(Box::new(request()));
         let back: NetworkRequest = serde_json::from_value(request.to_value()).unwrap();
         assert_eq!(back, request);
         assert!(setup(&serde_json::json!({ "token_ring": {} })).is_err());

@@ -21,7 +21,7 @@ const STOP_TIMEOUT_S: i64 = 10;
 /// How long the kernel has to end a program that was killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether a container ended.
-const POLL_INTERVAL: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// Most of what is read of a note about an exit.
 const STATUS_BYTES_MAX: u64 = 1 << 20;
 
@@ -127,9 +127,26 @@ impl Containers {
         }
     }
 
-    /// Waits until the shim of a container that was seen to end has given everything back.
-    pub fn wait_until_released(&self, id: &str) -> Result<(), DiskError> {
-        self.wait_for_shim(id).map(drop)
+    /// Waits until a container that was seen to end has given back what the next one may want: its published ports,
+    /// and its name if it is to be removed. The rest of tidying up takes longer and nobody waits for it.
+    pub fn wait_until_released(&self, id: &str) -> Result<(), FindError> {
+        let container = match self.find(id) {
+            Ok(container) => container,
+            Err(FindError::NotFound(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if !container.record.host.auto_remove {
+            return match container.record.port_mappings().is_empty() {
+                true => Ok(()),
+                false => Ok(drop(self.wait_for_shim(id)?)),
+            };
+        }
+        let run_dir = self.run_dir(id);
+        let is_alive = || dhow_runtime::is_alive(&run_dir).map_err(disk("look at", run_dir.dir()));
+        while self.records().get(id)?.is_some() && is_alive()? {
+            thread::sleep(POLL_INTERVAL);
+        }
+        Ok(())
     }
 
     /// Attaches to a running container.

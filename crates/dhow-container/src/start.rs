@@ -131,7 +131,7 @@ impl Containers {
         match host.network {
             NetworkMode::Host => None,
             NetworkMode::None => Some(NetworkRequest::Loopback),
-            NetworkMode::Bridge => Some(NetworkRequest::Bridge(BridgeRequest {
+            NetworkMode::Bridge => Some(NetworkRequest::Bridge(Box::new(BridgeRequest {
                 run: self.run.clone(),
                 name: container.name.clone(),
                 endpoint: EndpointSpec {
@@ -144,7 +144,7 @@ impl Containers {
                 },
                 attached: Some(self.attached_path(&container.id)),
                 hosts: Some(files.hosts_file()),
-            })),
+            }))),
         }
     }
 }

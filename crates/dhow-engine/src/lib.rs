@@ -11,6 +11,7 @@ mod image_filter;
 mod images;
 pub mod reexec;
 mod settings;
+pub mod userns;
 
 use std::sync::{Arc, OnceLock};
 
@@ -56,8 +57,18 @@ impl Engine {
     pub fn open(settings: Settings) -> Result<Engine, EngineError> {
         let store = Store::open(&settings.root)?;
         let snapshots = OverlaySnapshotter::open(&settings.root.join("snapshots"))?;
-        let images = Images::new(store, Arc::new(snapshots));
+        let ids = settings.user_namespace.clone();
+        let images = Images::new(store, Arc::new(snapshots.with_userxattr(ids.is_some())));
+        let images = match ids {
+            Some(ids) => images.in_user_namespace(ids),
+            None => images,
+        };
         Ok(Engine { settings, images, registry: OnceLock::new() })
+    }
+
+    /// Whether this is an ordinary user's engine, working in a user namespace.
+    pub fn is_rootless(&self) -> bool {
+        self.images.user_namespace().is_some()
     }
 
     fn store(&self) -> &Store {
@@ -69,9 +80,12 @@ impl Engine {
     }
 
     /// Where docker keeps credentials.
+    pub fn credentials_file(&self) -> std::path::PathBuf {
+        self.settings.docker_config.join("config.json")
+    }
+
     fn keychain(&self) -> Keychain {
-        let path = self.settings.docker_config.join("config.json");
-        Keychain::new(path, self.settings.helper_folders.clone())
+        Keychain::new(self.credentials_file(), self.settings.helper_folders.clone())
     }
 
     /// The time, in seconds since 1970.

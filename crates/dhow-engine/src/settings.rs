@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use dhow_sys::userns::IdMap;
+
 /// What the engine is told about the world.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -13,6 +15,8 @@ pub struct Settings {
     pub docker_config: PathBuf,
     /// Where credential helpers are looked for, the value of `PATH`.
     pub helper_folders: Vec<PathBuf>,
+    /// The ids of the user namespace that this process is root of, if it [entered](crate::userns::enter) one.
+    pub user_namespace: Option<IdMap>,
     /// What time it is.
     pub clock: fn() -> jiff::Timestamp,
 }

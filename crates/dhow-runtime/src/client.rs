@@ -87,6 +87,11 @@ fn exit_status(bundle: &Bundle) -> io::Result<Option<ExitStatus>> {
     shim::read_json(&bundle.exit())
 }
 
+/// The process id of a container's init, if that lives.
+pub fn init_of(run_dir: &RunDir) -> io::Result<Option<i32>> {
+    Ok(init(run_dir)?.map(|(record, _)| record.pid))
+}
+
 /// The container's init, if it still is the process that was recorded.
 pub(crate) fn init(run_dir: &RunDir) -> io::Result<Option<(InitRecord, std::os::fd::OwnedFd)>> {
     let Some(record) = shim::read_json::<InitRecord>(&run_dir.init())? else { return Ok(None) };

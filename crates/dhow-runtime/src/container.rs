@@ -160,15 +160,37 @@ pub struct Resources {
     pub pids_max: Option<i64>,
 }
 
-/// One range of ids of a user namespace, the same for users and groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A user namespace of the container's own: which ids of the host stand behind its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdMap {
-    /// First user of the range on the host.
-    pub host_uid: u32,
-    /// First group of the range on the host.
-    pub host_gid: u32,
-    /// First id of the range in the container.
-    pub container_id: u32,
-    /// Length of the range.
-    pub size: u32,
+    /// Users.
+    pub uids: Vec<IdRange>,
+    /// Groups.
+    pub gids: Vec<IdRange>,
+}
+
+/// A run of consecutive ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdRange {
+    /// First id in the container.
+    pub container: u32,
+    /// First id on the host.
+    pub host: u32,
+    /// How many.
+    pub count: u32,
+}
+
+impl IdMap {
+    /// A namespace in which these ids of ours, and only these, keep their numbers.
+    pub fn of_known(known: &dhow_sys::userns::IdMap) -> IdMap {
+        let same = |ranges: &[dhow_sys::userns::IdRange]| {
+            let range = |known: &dhow_sys::userns::IdRange| IdRange {
+                container: known.inside,
+                host: known.inside,
+                count: known.count,
+            };
+            ranges.iter().map(range).collect()
+        };
+        IdMap { uids: same(&known.uids), gids: same(&known.gids) }
+    }
 }

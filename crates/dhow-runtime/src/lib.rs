@@ -29,9 +29,9 @@ mod status;
 
 pub use attach::{AttachEnd, AttachStreams, Attached, SignalProxy};
 pub use bundle::{Bundle, RunDir};
-pub use client::{is_alive, signal, spawn_shim, spawn_shim_attached, state, wait};
+pub use client::{init_of, is_alive, signal, spawn_shim, spawn_shim_attached, state, wait};
 pub use container::{
-    ContainerSpec, IdMap, MountSpec, NamespaceChoice, Namespaces, Propagation, Resources, Rlimit,
+    ContainerSpec, IdMap, IdRange, MountSpec, NamespaceChoice, Namespaces, Propagation, Resources, Rlimit,
     SeccompChoice,
 };
 pub use exec::{ExecEnd, ExecStreams, exec};

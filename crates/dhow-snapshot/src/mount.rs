@@ -14,13 +14,16 @@ pub struct MountSpec {
     pub upper: Option<PathBuf>,
     /// Overlayfs's scratch folder, there if `upper` is.
     pub work: Option<PathBuf>,
+    /// Whether overlayfs's marks in these folders are in `user.` attributes, for a user namespace.
+    #[serde(default)]
+    pub userxattr: bool,
 }
 
 impl MountSpec {
     /// Mounts the stack, attached nowhere yet.
     pub fn mount(&self, options: Options) -> Result<Detached, OverlayError> {
         let lowers: Vec<Layer<'_>> = self.lowers.iter().map(|lower| Layer::Path(lower)).collect();
-        overlay::mount(&lowers, self.writable(), options)
+        overlay::mount(&lowers, self.writable(), Options { userxattr: self.userxattr, ..options })
     }
 
     fn writable(&self) -> Option<Upper<'_>> {

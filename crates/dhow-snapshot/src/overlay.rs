@@ -15,6 +15,7 @@
 //! Everything appears and disappears by one rename. A commit empties an active folder of all but `fs`, syncs
 //! and renames it, so a name that is there is complete.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -42,6 +43,7 @@ static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
 #[derive(Clone, Debug)]
 pub struct OverlaySnapshotter {
     dir: PathBuf,
+    userxattr: bool,
 }
 
 impl OverlaySnapshotter {
@@ -55,7 +57,12 @@ impl OverlaySnapshotter {
                 _ => {}
             }
         }
-        Ok(Self { dir: dir.to_path_buf() })
+        Ok(Self { dir: dir.to_path_buf(), userxattr: false })
+    }
+
+    /// The same, for root of a user namespace, whose overlays keep their marks in `user.` attributes.
+    pub fn with_userxattr(self, userxattr: bool) -> Self {
+        Self { userxattr, ..self }
     }
 
     /// Takes a committed snapshot out of sight with a single rename: from now on it does not exist. Its room
@@ -128,11 +135,14 @@ impl OverlaySnapshotter {
         lock(&path, true).map_err(io_error("lock", &path))
     }
 
+    /// The folders of `parents`, each once: overlayfs refuses a folder that lies under itself, and the topmost
+    /// says all that the same one says further down.
     fn lowers(&self, parents: &[SnapshotName]) -> Result<Vec<PathBuf>, SnapshotError> {
         let find = |name: &SnapshotName| {
             self.layer_path(name).ok_or_else(|| SnapshotError::NoSuchSnapshot { name: name.clone() })
         };
-        parents.iter().map(find).collect()
+        let mut seen = HashSet::new();
+        parents.iter().filter(|name| seen.insert(*name)).map(find).collect()
     }
 
     fn existing(&self, key: &SnapshotKey) -> Result<PathBuf, SnapshotError> {
@@ -251,7 +261,8 @@ impl Snapshotter for OverlaySnapshotter {
         if lowers.is_empty() {
             lowers.push(self.dir.join("empty"));
         }
-        Ok(MountSpec { lowers, upper: Some(active.join("fs")), work: Some(active.join("work")) })
+        let (upper, work) = (Some(active.join("fs")), Some(active.join("work")));
+        Ok(MountSpec { lowers, upper, work, userxattr: self.userxattr })
     }
 
     fn view(&self, parents: &[SnapshotName]) -> Result<MountSpec, SnapshotError> {
@@ -260,7 +271,7 @@ impl Snapshotter for OverlaySnapshotter {
             // Overlayfs wants two, and only overlayfs hides whiteouts.
             lowers.push(self.dir.join("empty"));
         }
-        Ok(MountSpec { lowers, upper: None, work: None })
+        Ok(MountSpec { lowers, upper: None, work: None, userxattr: self.userxattr })
     }
 
     fn commit_all(&self, commits: &[(SnapshotKey, SnapshotName)], sync: Sync) -> Result<(), SnapshotError> {
@@ -382,7 +393,7 @@ fn sync_files(path: &Path) -> io::Result<()> {
 
 fn usage(path: &Path) -> io::Result<Usage> {
     let mut usage = Usage::default();
-    let mut linked = std::collections::HashSet::new();
+    let mut linked = HashSet::new();
     walk(path, &mut |path, _| {
         let metadata = fs::symlink_metadata(path)?;
         let first =

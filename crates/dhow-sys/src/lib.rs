@@ -14,3 +14,4 @@ pub mod process;
 pub mod seccomp;
 pub mod signal;
 pub mod tty;
+pub mod userns;

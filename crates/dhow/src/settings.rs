@@ -31,7 +31,9 @@ pub(crate) fn read() -> Result<Settings, CliError> {
     };
     let docker_config = match variable("DOCKER_CONFIG") {
         Some(dir) => dir,
-        None => home.as_deref().map(|home| home.join(".docker")).unwrap_or_else(|| PathBuf::from("/root/.docker")),
+        None => {
+            home.as_deref().map(|home| home.join(".docker")).unwrap_or_else(|| PathBuf::from("/root/.docker"))
+        }
     };
     let mut registry = read_config(home.as_deref())?;
     registry.extra_ca.extend(variable("SSL_CERT_FILE"));
@@ -47,6 +49,7 @@ pub(crate) fn read() -> Result<Settings, CliError> {
         registry,
         docker_config,
         helper_folders: env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default(),
+        user_namespace: None,
         clock: jiff::Timestamp::now,
     })
 }
@@ -63,9 +66,8 @@ fn xdg(name: &str, home: Option<&Path>, default: &str) -> Result<PathBuf, CliErr
     match (variable(name), home) {
         (Some(dir), _) => Ok(dir),
         (None, Some(home)) => Ok(home.join(default)),
-        (None, None) => {
-            Err(CliError::new(format!("neither {name} nor HOME is set")).hint("set DHOW_ROOT to a folder of yours"))
-        }
+        (None, None) => Err(CliError::new(format!("neither {name} nor HOME is set"))
+            .hint("set DHOW_ROOT to a folder of yours")),
     }
 }
 
@@ -76,8 +78,9 @@ fn absolute(path: PathBuf) -> Result<PathBuf, CliError> {
 /// The user's file adds to the system's and wins where both speak of one registry.
 fn read_config(home: Option<&Path>) -> Result<Config, CliError> {
     if let Some(path) = variable("DHOW_CONFIG") {
-        let text = fs::read_to_string(&path)
-            .map_err(|error| CliError::new(format!("DHOW_CONFIG: cannot read {}: {error}", path.display())))?;
+        let text = fs::read_to_string(&path).map_err(|error| {
+            CliError::new(format!("DHOW_CONFIG: cannot read {}: {error}", path.display()))
+        })?;
         return parse(&path, &text);
     }
     let mut config = read_optional(Path::new(SYSTEM_CONFIG))?;

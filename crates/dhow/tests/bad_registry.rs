@@ -49,9 +49,9 @@ fn a_registry_that_refuses_is_quoted() {
 #[test]
 fn a_registry_that_is_overwhelmed_is_asked_again_and_then_quoted() {
     let Some(rig) = Rig::start() else { return };
-    for (status, code, message) in [(429, "TOOMANYREQUESTS", "slow down"), (500, "UNKNOWN", "on fire")] {
-        let double = Double::start(move |_| Answer::refusal(status, code, message));
-        check(Some(refused(&rig, &double, "bad/image:1")), &[message, &status.to_string()]);
+    for (status, code, said) in [(429, "TOOMANYREQUESTS", "too many requests"), (500, "UNKNOWN", "answered 500")] {
+        let double = Double::start(move |_| Answer::refusal(status, code, "try again next year"));
+        check(Some(refused(&rig, &double, "bad/image:1")), &[said, "try again next year"]);
         let attempts = double.asked().len();
         assert!((2..=20).contains(&attempts), "{attempts} attempts");
     }
@@ -158,8 +158,8 @@ fn a_blob_that_keeps_breaking_off_fails_and_the_next_pull_goes_on_from_there() {
         assert!(double.asked().len() < 60, "it never succeeds");
     }
     rig.ok("docker system check");
-    let whole = double.asked().iter().filter(|line| line.contains("/blobs/")).skip(1);
-    assert!(whole.clone().any(|line| line.ends_with(" from 100000")), "{:?}", double.asked());
+    let last = double.asked().pop().unwrap_or_default();
+    assert!(last.ends_with(" from 100000"), "{last}");
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_manifest_that_is_no_manifest_is_refused() {
     check(complaint(|_| manifest(b"{\"schemaVersion\":2".to_vec())), &["manifest"]);
     check(complaint(|_| manifest(b"[]".to_vec())), &["manifest"]);
     let v1 = json!({ "schemaVersion": 1, "mediaType": "application/vnd.docker.distribution.manifest.v1+json" });
-    check(complaint(move |_| manifest(v1.to_string().into_bytes())), &["manifest.v1"]);
+    check(complaint(move |_| manifest(v1.to_string().into_bytes())), &["schema 1"]);
 }
 
 #[test]

@@ -24,5 +24,6 @@ mod peers;
 mod python_hello_world;
 mod rig;
 mod shown;
+mod storm;
 mod transcripts;
 mod traps;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use dhow_sys::beneath::Root;
 use dhow_sys::mount::{self, Attributes, Propagation};
 use dhow_sys::{cgroup::Cgroup, overlay};
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 use rustix::fs::FileType;
 use rustix::mount::MountAttrFlags;
 
@@ -103,6 +103,7 @@ impl Plan<'_> {
                 mount::set_attributes(tree.as_fd(), options.attributes, options.recursive)?;
                 tree
             }
+            "proc" | "sysfs" if self.is_hosts(kind) => host_view(kind, &options)?,
             "proc" => self.mount_proc(&options)?,
             "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
                 let source = entry.source().as_deref().and_then(Path::to_str).unwrap_or(kind);
@@ -127,6 +128,16 @@ impl Plan<'_> {
         };
         mount::attach(fd.as_fd(), target.as_fd())?;
         Ok(Some(fd))
+    }
+
+    /// Whether a file system shows a namespace that belongs to the host. Root of a user namespace may not make
+    /// one of those, but may show what the host has mounted.
+    fn is_hosts(&self, kind: &str) -> bool {
+        let namespace = match kind {
+            "sysfs" => LinuxNamespaceType::Network,
+            _ => LinuxNamespaceType::Pid,
+        };
+        self.user_namespace && !super::has_own(self.spec, namespace)
     }
 
     /// Makes the process file system and sets the kernel parameters through it: the one place that is
@@ -275,6 +286,14 @@ fn in_mount(entry: &Mount, error: io::Error) -> StartError {
         "error mounting {source} to rootfs at {}: {error}",
         entry.destination().display()
     ))
+}
+
+/// The host's own mount of a kernel file system, with all below: nothing that is covered there shows here.
+fn host_view(kind: &str, options: &Options) -> io::Result<OwnedFd> {
+    let path = if kind == "sysfs" { "/sys" } else { "/proc" };
+    let tree = mount::copy_tree_at(Path::new(path), true)?;
+    mount::set_attributes(tree.as_fd(), options.attributes, true)?;
+    Ok(tree)
 }
 
 fn bind(directory: &Path, attributes: MountAttrFlags) -> io::Result<OwnedFd> {

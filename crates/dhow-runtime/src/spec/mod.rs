@@ -10,7 +10,7 @@ use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 use crate::container::{
-    ContainerSpec, MountSpec, NamespaceChoice, Propagation, Resources, Rlimit, SeccompChoice,
+    ContainerSpec, IdRange, MountSpec, NamespaceChoice, Propagation, Resources, Rlimit, SeccompChoice,
 };
 
 /// The annotation that asks for our own init as process 1.
@@ -170,11 +170,9 @@ impl ContainerSpec {
             SeccompChoice::Default | SeccompChoice::Unconfined => {}
             SeccompChoice::Profile(profile) => linux["seccomp"] = serde_json::to_value(profile)?,
         }
-        if let Some(map) = self.id_map {
-            let mapping =
-                |host: u32| json!([{ "hostID": host, "containerID": map.container_id, "size": map.size }]);
-            linux["uidMappings"] = mapping(map.host_uid);
-            linux["gidMappings"] = mapping(map.host_gid);
+        if let Some(map) = &self.id_map {
+            linux["uidMappings"] = map.uids.iter().map(id_mapping).collect();
+            linux["gidMappings"] = map.gids.iter().map(id_mapping).collect();
         }
         Ok(linux)
     }
@@ -234,6 +232,10 @@ fn absolute(path: &str) -> Result<&str, SpecError> {
         true => Ok(path),
         false => Err(SpecError::RelativePath { path: path.into() }),
     }
+}
+
+fn id_mapping(range: &IdRange) -> Value {
+    json!({ "containerID": range.container, "hostID": range.host, "size": range.count })
 }
 
 fn rlimit(rlimit: &Rlimit) -> Result<Value, SpecError> {

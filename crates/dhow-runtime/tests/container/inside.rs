@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use dhow_runtime::{IdMap, MountSpec, Propagation, Rlimit, SeccompChoice, StartError};
+use dhow_runtime::{IdMap, IdRange, MountSpec, Propagation, Rlimit, SeccompChoice, StartError};
 
 use crate::world::World;
 
@@ -254,7 +254,8 @@ fn a_user_namespace_is_enough() {
         "cat /proc/self/uid_map | tr -s ' '; readlink /proc/self/ns/user; touch /made && ls /dev | wc -l;
                   echo x > /dev/null; hostname";
     let world = World::shell(script).with(|spec| {
-        spec.id_map = Some(IdMap { host_uid: 0, host_gid: 0, container_id: 0, size: 1 });
+        let root = vec![IdRange { container: 0, host: 0, count: 1 }];
+        spec.id_map = Some(IdMap { uids: root.clone(), gids: root });
     });
     let output = world.output();
     let outside = fs::read_link("/proc/self/ns/user").unwrap();

@@ -158,11 +158,8 @@ fn read_request(input: &mut impl BufRead) -> io::Result<Asked> {
     let mut line = String::new();
     input.read_line(&mut line)?;
     let mut words = line.split_whitespace().map(str::to_owned);
-    let mut asked = Asked {
-        method: words.next().unwrap_or_default(),
-        path: words.next().unwrap_or_default(),
-        from: 0,
-    };
+    let mut asked =
+        Asked { method: words.next().unwrap_or_default(), path: words.next().unwrap_or_default(), from: 0 };
     loop {
         let mut line = String::new();
         input.read_line(&mut line)?;
@@ -202,7 +199,8 @@ impl Image {
         })
         .to_string()
         .into_bytes();
-        let descriptors: Vec<Descriptor> = layers.iter().map(|layer| Descriptor::of(media_type, layer)).collect();
+        let descriptors: Vec<Descriptor> =
+            layers.iter().map(|layer| Descriptor::of(media_type, layer)).collect();
         let manifest = json!({
             "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST,
             "config": Descriptor::of(media_type::OCI_CONFIG, &config),
@@ -232,7 +230,9 @@ impl Image {
 
 /// A manifest or index as a registry gives it.
 pub(crate) fn manifest(bytes: Vec<u8>) -> Answer {
-    let kind = serde_json::from_slice(&bytes).ok().and_then(|value: Value| Some(value["mediaType"].as_str()?.to_owned()));
+    let kind = serde_json::from_slice(&bytes)
+        .ok()
+        .and_then(|value: Value| Some(value["mediaType"].as_str()?.to_owned()));
     let digest = Digest::sha256_of(&bytes).to_string();
     Answer::new(200, bytes)
         .header("content-type", kind.unwrap_or_else(|| media_type::OCI_MANIFEST.to_owned()))

@@ -20,7 +20,8 @@ impl Rig {
     /// Images and containers as listed, and the names of the blobs and folders that lie there.
     #[track_caller]
     pub(crate) fn holdings(&self) -> String {
-        let mut text = self.ok("docker images --all --no-trunc") + "\n" + &self.ok("docker ps --all --no-trunc");
+        let mut text =
+            self.ok("docker images --all --no-trunc") + "\n" + &self.ok("docker ps --all --no-trunc");
         for folder in ["root/blobs/sha256", "root/snapshots", "root/ingest", "root/containers"] {
             text = format!("{text}\n{folder}: {}", names(&self.path(folder)).join(" "));
         }
@@ -28,13 +29,11 @@ impl Rig {
     }
 }
 
-/// The names in a folder and, if it has folders in it, in those.
+/// The names in a folder; none if it is not there.
 fn names(folder: &Path) -> Vec<String> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        names.push(name);
-    }
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort_unstable();
     names
 }

@@ -32,13 +32,14 @@ pub(crate) struct Terminal {
 impl Terminal {
     pub(super) fn start(command: Command, line: &str) -> Self {
         println!("$ {line}    (on a terminal)");
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("a terminal to use");
         let size = Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&master, size).expect("a terminal has a size");
         let name = ptsname(&master, Vec::new()).expect("a terminal has a name");
-        let slave =
-            open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("the terminal's other side");
+        let slave = open(&name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
+            .expect("the terminal's other side");
         let screen = File::from(master.try_clone().expect("a descriptor"));
         let child = controlled(command, slave)
             .spawn()
@@ -56,6 +57,7 @@ impl Terminal {
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
         let end = Instant::now() + Duration::from_secs(ANSWER_SECONDS_MAX);
         loop {
+            let is_last_look = self.screen.is_over() || Instant::now() > end;
             let screen = self.screen.text();
             let fresh = &screen[self.seen..];
             if let Some(position) = fresh.find(text) {
@@ -63,7 +65,10 @@ impl Terminal {
                 self.seen += position + text.len();
                 return before;
             }
-            assert!(Instant::now() < end, "`{}` never showed `{text}`:\n{screen}", self.line);
+            if is_last_look {
+                let ended = self.child.try_wait().expect("it is our child");
+                panic!("`{}` never showed `{text}`; status {ended:?}:\n{screen}", self.line);
+            }
             thread::sleep(POLL);
         }
     }
