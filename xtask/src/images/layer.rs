@@ -142,7 +142,9 @@ impl Workshop {
 
     fn debian(&self, folder: &Path, tree: &Path) -> anyhow::Result<()> {
         let source = Source::choose()?;
-        let mut command = Command::new("mmdebstrap");
+        // In a mount namespace of its own: what it mounts is gone with it, even if it is killed.
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--fork", "--kill-child", "mmdebstrap"]);
         command.args(["--mode=root", "--format=directory", "--variant=minbase", "--include=ca-certificates"]);
         // The suite is finished and its signature out of date, but still a signature.
         command.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
