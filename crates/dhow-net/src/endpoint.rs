@@ -264,7 +264,11 @@ fn open_dns_sockets() -> io::Result<DnsSockets> {
 /// As under Docker: in a namespace of its own, anybody may serve port 80 and ping.
 fn set_container_options() -> io::Result<()> {
     write_option("ipv4/ip_unprivileged_port_start", "0")?;
-    write_option("ipv4/ping_group_range", "0\t2147483647")
+    match write_option("ipv4/ping_group_range", "0\t2147483647") {
+        // In a user namespace that does not know all these groups: there ping takes a capability.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        result => result,
+    }
 }
 
 /// The network is IPv4 only; an idle IPv6 would still talk to its neighbours.
