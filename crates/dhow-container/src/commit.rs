@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use dhow_oci::{ContainerConfig, Digest, History, Reference};
-use dhow_snapshot::{SnapshotKey, Snapshotter as _};
+use dhow_snapshot::{Prepared, SnapshotKey, Snapshotter as _};
 use dhow_store::Ref;
 
 use crate::containers::{Containers, snapshot_key};
@@ -47,7 +47,8 @@ impl Containers {
             .parse()
             .expect("hexadecimal digits");
         let copied = self.copy_changes(&container, request, &key);
-        let layer = match copied.and_then(|()| Ok(self.images.freeze(&key, &lease)?)) {
+        // The copy is held until it is frozen: nothing else speaks for it.
+        let layer = match copied.and_then(|_held| Ok(self.images.freeze(&key, &lease)?)) {
             Ok(layer) => layer,
             Err(error) => {
                 // Best effort: nobody holds it any more, so it is collected one day.
@@ -76,7 +77,7 @@ impl Containers {
         container: &Container,
         request: &CommitRequest,
         key: &SnapshotKey,
-    ) -> Result<(), CommitError> {
+    ) -> Result<Prepared, CommitError> {
         let snapshots = self.images.snapshots();
         let spec = snapshots.mount_spec(&snapshot_key(&container.id))?;
         let upper = spec.upper.unwrap_or_default();
@@ -92,7 +93,7 @@ impl Containers {
         }
         copied?;
         remove_mount_points(prepared.path(), &spec.lowers)?;
-        Ok(())
+        Ok(prepared)
     }
 }
 

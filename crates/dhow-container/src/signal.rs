@@ -136,10 +136,10 @@ impl Containers {
             Err(error) => return Err(error),
         };
         if !container.record.host.auto_remove {
-            return match container.record.port_mappings().is_empty() {
-                true => Ok(()),
-                false => Ok(drop(self.wait_for_shim(id)?)),
-            };
+            if !container.record.port_mappings().is_empty() {
+                self.wait_for_shim(id)?;
+            }
+            return Ok(());
         }
         let run_dir = self.run_dir(id);
         let is_alive = || dhow_runtime::is_alive(&run_dir).map_err(disk("look at", run_dir.dir()));

@@ -431,7 +431,7 @@ impl CreateFlags {
         let (mut bytes_max, mut files_max) = (None, None);
         for option in &self.log_opt {
             match option.split_once('=') {
-                Some(("max-size", size)) if size == "-1" => bytes_max = None,
+                Some(("max-size", "-1")) => bytes_max = None,
                 Some(("max-size", size)) => bytes_max = Some(bytes("--log-opt max-size", size)?),
                 Some(("max-file", count)) => {
                     let count = count.parse::<u32>().ok().filter(|count| *count > 0);
