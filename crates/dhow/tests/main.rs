@@ -23,6 +23,7 @@ mod my_python_app;
 mod peers;
 mod python_hello_world;
 mod rig;
+mod rootless;
 mod shown;
 mod storm;
 mod transcripts;

@@ -131,9 +131,11 @@ impl Target<'_> {
         }
         let gid = Gid::from_raw(*gid);
         rustix::thread::set_thread_res_gid(gid, gid, gid)
+            .map_err(no_such_id)
             .step(format_args!("cannot become group {}", gid.as_raw()))?;
         let uid = Uid::from_raw(*uid);
         rustix::thread::set_thread_res_uid(uid, uid, uid)
+            .map_err(no_such_id)
             .step(format_args!("cannot become user {}", uid.as_raw()))
     }
 
@@ -149,6 +151,16 @@ impl Target<'_> {
             inheritable: set(configured, LinuxCapabilities::inheritable),
             ambient: for_root(set(configured, LinuxCapabilities::ambient)),
         }
+    }
+}
+
+/// Says what the kernel means: without root a container knows only the ids its user was given.
+fn no_such_id(error: rustix::io::Errno) -> io::Error {
+    match error {
+        rustix::io::Errno::INVAL => {
+            io::Error::new(io::ErrorKind::InvalidInput, "the user namespace has no such id")
+        }
+        error => error.into(),
     }
 }
 

@@ -47,6 +47,8 @@ const POLL: Duration = Duration::from_millis(50);
 pub(crate) struct Rig {
     folder: TempDir,
     registry: String,
+    /// Who runs lines, if not root.
+    user: Option<u32>,
 }
 
 impl Rig {
@@ -64,7 +66,7 @@ impl Rig {
         let prefix = format!("{FOLDER_PREFIX}{}-", std::process::id());
         let folder =
             tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).expect("a folder for the test");
-        let rig = Self { folder, registry };
+        let rig = Self { folder, registry, user: None };
         for name in ["bin", "docker", "home", "run", "work"] {
             fs::create_dir(rig.path(name)).expect("a folder of the rig");
         }
@@ -74,6 +76,22 @@ impl Rig {
         fs::create_dir_all(HOST_NETWORKS).expect("the host's folder of networks");
         symlink(HOST_NETWORKS, rig.path("run/networks")).expect("a link to the host's networks");
         rig.configure(&rig.registry, &search);
+        Some(rig)
+    }
+
+    /// The same for an ordinary user, who runs all lines and owns all files.
+    pub(crate) fn start_for(user: u32) -> Option<Self> {
+        let mut rig = Self::start()?;
+        rig.user = Some(user);
+        fs::remove_file(rig.path("run/networks")).expect("the link to root's networks");
+        let mut folders = vec![rig.folder.path().to_owned()];
+        folders.extend(["bin", "docker", "home", "run", "work"].map(|name| rig.path(name)));
+        for folder in folders {
+            std::os::unix::fs::chown(folder, Some(user), Some(user)).expect("root may give folders away");
+        }
+        if rig.run("dhow --version").status != 0 {
+            return skip("the binary lies where only root can reach it");
+        }
         Some(rig)
     }
 
@@ -246,7 +264,16 @@ impl Shell<'_> {
         let words = words(line);
         let bin = self.rig.path("bin");
         let own = bin.join(&words[0]);
-        let mut command = Command::new(if own.exists() { own } else { PathBuf::from(&words[0]) });
+        let program = if own.exists() { own } else { PathBuf::from(&words[0]) };
+        let mut command = match self.rig.user {
+            None => Command::new(program),
+            Some(user) => {
+                let mut command = Command::new("setpriv");
+                command.args(["--reuid", &user.to_string(), "--regid", &user.to_string(), "--clear-groups"]);
+                command.arg(program);
+                command
+            }
+        };
         let path = env::var("PATH").unwrap_or_default();
         command.args(&words[1..]).current_dir(&self.folder).stdin(Stdio::null()).env_clear();
         command.env("PATH", format!("{}:{path}:/usr/sbin:/sbin", bin.display()));
@@ -288,7 +315,8 @@ pub(crate) fn has_tool(program: &str) -> bool {
     is_here
 }
 
-fn skip<T>(reason: &str) -> Option<T> {
+/// Prints why a test is skipped.
+pub(crate) fn skip<T>(reason: &str) -> Option<T> {
     let test = thread::current().name().unwrap_or("a test").to_owned();
     // Past the test runner's capture: a skip must be seen although the test passes.
     let _ = fs::write("/dev/stderr", format!("skipped {test}: {reason}\n"));
