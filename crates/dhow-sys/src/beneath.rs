@@ -379,14 +379,15 @@ fn is_root(path: &Path) -> bool {
 }
 
 /// Removes `name` and all below it. A tree deeper than [`REMOVE_DEPTH_MAX`] is folded: what lies deeper is
-/// moved up next to its ancestors and removed from there, so depth costs no descriptors.
+/// moved up next to its ancestors and removed from there, so depth costs no descriptors. Others may be
+/// removing the same tree: what is gone is done.
 fn remove_tree_at(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     let Some(top) = unlink_or_open(parent, name)? else { return Ok(()) };
     let mut folded = 0;
     loop {
-        let entries = crate::node::read_dir(&top)?;
+        let entries = or_gone(crate::node::read_dir(&top))?;
         if entries.is_empty() {
-            return Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?);
+            return remove_empty(parent, name);
         }
         for entry in entries {
             empty_and_remove(&top, top.as_fd(), &entry.name, 1, &mut folded)?;
@@ -405,10 +406,22 @@ fn empty_and_remove(
         return fold(top, parent, name, folded);
     }
     let Some(dir) = unlink_or_open(parent, name)? else { return Ok(()) };
-    for entry in crate::node::read_dir(&dir)? {
+    for entry in or_gone(crate::node::read_dir(&dir))? {
         empty_and_remove(top, dir.as_fd(), &entry.name, depth + 1, folded)?;
     }
-    Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?)
+    remove_empty(parent, name)
+}
+
+fn remove_empty(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    or_gone(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).map_err(io::Error::from))
+}
+
+/// Nothing, where somebody else was faster.
+fn or_gone<T: Default>(result: io::Result<T>) -> io::Result<T> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+        result => result,
+    }
 }
 
 /// Moves an entry from the depths to the top directory, under a name that is free there.
@@ -418,7 +431,7 @@ fn fold(top: &OwnedFd, parent: BorrowedFd<'_>, name: &OsStr, folded: &mut u64) -
         let new = format!(".dhow-folded-{folded}");
         match rustix::fs::renameat_with(parent, name, top, new, rustix::fs::RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => continue,
-            result => return Ok(result?),
+            result => return or_gone(result.map_err(io::Error::from)),
         }
     }
 }
@@ -431,7 +444,7 @@ fn unlink_or_open(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Own
         Err(error) => return Err(error.into()),
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(Some(rustix::fs::openat(parent, name, flags, Mode::empty())?))
+    or_gone(rustix::fs::openat(parent, name, flags, Mode::empty()).map(Some).map_err(io::Error::from))
 }
 
 #[cfg(test)]
@@ -492,6 +505,30 @@ mod tests {
         }
         root.remove_tree(Path::new("a-long-enough-name")).unwrap();
         assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_tree_can_be_removed_by_many_at_once() {
+        let (path, root) = scratch("many");
+        for round in 0..10 {
+            for folder in 0..20 {
+                root.mkdirs(Path::new(&format!("tree/{folder}/deep")), 0o755).unwrap();
+                root.create_file(Path::new(&format!("tree/{folder}/deep/file")), 0o600).unwrap();
+            }
+            let start = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let root = Root::open(&path).unwrap();
+                        start.wait();
+                        root.remove_tree(Path::new("tree")).unwrap();
+                    });
+                }
+            });
+            assert!(!path.join("tree").exists(), "round {round}");
+            root.forget_parent();
+        }
         std::fs::remove_dir_all(path).unwrap();
     }
 }
