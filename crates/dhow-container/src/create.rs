@@ -206,7 +206,7 @@ impl Draft<'_> {
                 let anonymous = name.is_none();
                 let name = name.clone().map_or_else(random_id, Ok)?;
                 let volumes = Volumes::new(self.containers.store());
-                volumes.ensure(&name, anonymous, created)?;
+                volumes.ensure(&name, anonymous.then_some(self.id), created)?;
                 if anonymous {
                     self.volumes.push(name.clone());
                 }

@@ -240,6 +240,9 @@ pub enum RemoveError {
     /// Something else refers to it.
     #[error(transparent)]
     Record(#[from] dhow_store::RemoveRecordError),
+    /// A volume's record could not be changed.
+    #[error(transparent)]
+    Volume(#[from] dhow_store::UpdateError<serde_json::Error>),
     /// Its snapshot could not be removed.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),

@@ -69,6 +69,13 @@ fn group(id: &str) -> String {
     format!("/dhow/{id}")
 }
 
+/// Removes what a shim that was killed at a bad moment left of its container's group.
+pub(crate) fn remove_group(id: &str) -> io::Result<()> {
+    let group = Cgroup::new(&group(id))?;
+    group.kill()?;
+    group.remove()
+}
+
 /// Whether all processes of a container are held.
 pub(crate) fn is_frozen(id: &str) -> bool {
     freezer(&group(id)).is_some_and(|freezer| freezer.is(true))

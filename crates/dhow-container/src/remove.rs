@@ -13,12 +13,13 @@ use dhow_store::Store;
 
 use crate::containers::{Containers, snapshot_key};
 use crate::error::{FindError, RemoveError, RenameError, disk};
+use crate::freeze;
 use crate::name::check_name;
 use crate::record::{Container, State};
 use crate::start::Removal;
 use crate::volume::{RemoveVolumeError, Volumes, remove_dir};
 
-/// How old a folder without a lock must be to be taken for rubbish: its maker may be between two instructions.
+/// How old a folder that nobody has locked must be to be taken for rubbish: its maker may be between two instructions.
 const UNLOCKED_AGE_MIN: Duration = Duration::from_secs(60);
 
 /// The length of an id.
@@ -75,20 +76,25 @@ impl Containers {
     }
 
     /// Each step may find itself done: two processes may be at it.
-    fn discard_with(&self, container: &Container, volumes: bool) -> Result<(), RemoveError> {
+    fn discard_with(&self, container: &Container, with_volumes: bool) -> Result<(), RemoveError> {
+        let volumes = Volumes::new(self.store());
+        let anonymous: Vec<&str> =
+            container.record.volumes().filter(|(_, anonymous)| *anonymous).map(|(name, _)| name).collect();
+        if !with_volumes {
+            // Before the record goes: afterwards `sweep` would take them for forgotten.
+            anonymous.iter().try_for_each(|name| volumes.keep(name))?;
+        }
         self.records().remove(&container.id)?;
         self.discard_remains(&container.id)?;
-        if volumes {
-            let anonymous = container.record.volumes().filter(|(_, anonymous)| *anonymous);
-            for (name, _) in anonymous {
-                Volumes::new(self.store()).remove_unused(name)?;
-            }
+        if with_volumes {
+            anonymous.iter().try_for_each(|name| volumes.remove_unused(name))?;
         }
         Ok(())
     }
 
     /// Removes what is on disk of a container that has no record any more.
     fn discard_remains(&self, id: &str) -> Result<(), RemoveError> {
+        freeze::remove_group(id).map_err(disk("remove the control group of", self.bundle(id).dir()))?;
         self.images.snapshots().remove(&snapshot_key(id))?;
         remove_dir(self.run_dir(id).dir())?;
         Ok(remove_dir(self.bundle(id).dir())?)
@@ -106,7 +112,9 @@ impl Containers {
                 self.discard(&container)?;
             }
         }
+        self.reconcile_networks();
         self.sweep_folders()?;
+        self.sweep_volumes()?;
         let records = self.records();
         // What cannot be looked up is kept.
         let is_known = |key: &str| records.get(key).map_or(true, |record| record.is_some());
@@ -126,12 +134,28 @@ impl Containers {
             if self.records().get(&id).map_err(FindError::from)?.is_some() {
                 continue;
             }
-            let is_locked = self.try_lock(&id)?.is_none();
             let has_lock = entry.path().join("lock").exists();
-            let is_abandoned = if has_lock { !is_locked } else { self.is_old(&entry.path()) };
+            let is_locked = has_lock && self.try_lock(&id)?.is_none();
             // Looked at again: whoever held the lock has recorded it by now.
-            if is_abandoned && self.records().get(&id).map_err(FindError::from)?.is_none() {
+            if !is_locked
+                && self.is_old(&entry.path())
+                && self.records().get(&id).map_err(FindError::from)?.is_none()
+            {
                 self.discard_remains(&id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes anonymous volumes whose container was never finished, or was removed by a process that died.
+    fn sweep_volumes(&self) -> Result<(), RemoveError> {
+        let volumes = Volumes::new(self.store());
+        for (name, container) in volumes.bound().map_err(FindError::from)? {
+            // As long as it has a folder, somebody may be making it.
+            let is_gone = self.records().get(&container).map_err(FindError::from)?.is_none()
+                && !self.bundle(&container).dir().exists();
+            if is_gone {
+                volumes.remove_unused(&name)?;
             }
         }
         Ok(())
@@ -166,6 +190,7 @@ impl From<RemoveVolumeError> for RemoveError {
     fn from(error: RemoveVolumeError) -> Self {
         match error {
             RemoveVolumeError::Record(error) => error.into(),
+            RemoveVolumeError::Update(error) => error.into(),
             RemoveVolumeError::Io(error) => error.into(),
         }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use dhow_layer::{ApplyOptions, DiffOptions};
 use dhow_snapshot::MountSpec;
-use dhow_store::{RecordStore, RemoveRecordError, Store};
+use dhow_store::{DatabaseError, Record, RecordStore, RemoveRecordError, Store, UpdateError};
 use dhow_sys::beneath::{Owner, Root, proc_path};
 use dhow_sys::overlay::Options;
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,10 @@ const PIPE_BUFFER_BYTES: usize = 64 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct VolumeRecord {
     created: String,
-    /// It was made for a container without being given a name.
+    /// It was made without being given a name.
     anonymous: bool,
+    /// The container it was made for and goes with. `None`: it was named, or has outlived its container.
+    made_for: Option<String>,
 }
 
 /// The volumes of a store.
@@ -42,12 +44,18 @@ impl<'s> Volumes<'s> {
         self.dir(name).join("_data")
     }
 
-    /// Makes a volume unless it is there.
-    pub(crate) fn ensure(&self, name: &str, anonymous: bool, created: &str) -> Result<(), VolumeError> {
+    /// Makes a volume unless it is there; an anonymous one for the container that it goes with.
+    pub(crate) fn ensure(
+        &self,
+        name: &str,
+        made_for: Option<&str>,
+        created: &str,
+    ) -> Result<(), VolumeError> {
         let data = self.data_dir(name);
         fs::create_dir_all(&data).map_err(disk("create", &data))?;
         if self.records().get(name)?.is_none() {
-            let record = VolumeRecord { created: created.into(), anonymous };
+            let (anonymous, made_for) = (made_for.is_some(), made_for.map(String::from));
+            let record = VolumeRecord { created: created.into(), anonymous, made_for };
             let body = serde_json::to_string(&record).expect("plain data serializes");
             self.records().put(name, Some(name), &body, &[])?;
         }
@@ -83,6 +91,28 @@ impl<'s> Volumes<'s> {
         renamed
     }
 
+    /// Lets an anonymous volume outlive its container.
+    pub(crate) fn keep(&self, name: &str) -> Result<(), RemoveVolumeError> {
+        let keep = |record: &Record| {
+            let record: VolumeRecord = serde_json::from_str(&record.body)?;
+            serde_json::to_string(&VolumeRecord { made_for: None, ..record })
+        };
+        match self.records().update(name, keep) {
+            Ok(_) | Err(UpdateError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The anonymous volumes that go with their containers, each with its container.
+    pub(crate) fn bound(&self) -> Result<Vec<(String, String)>, DatabaseError> {
+        let bound = |record: Record| {
+            // A record that cannot be read says nothing, so its volume stays.
+            let body = serde_json::from_str::<VolumeRecord>(&record.body).ok()?;
+            Some((record.key, body.made_for?))
+        };
+        Ok(self.records().list()?.into_iter().filter_map(bound).collect())
+    }
+
     /// Removes a volume that no container uses; one that is used stays.
     pub(crate) fn remove_unused(&self, name: &str) -> Result<(), RemoveVolumeError> {
         match self.records().remove(name) {
@@ -107,6 +137,9 @@ pub(crate) enum RemoveVolumeError {
     /// The store refused.
     #[error(transparent)]
     Record(#[from] RemoveRecordError),
+    /// Its record cannot be changed.
+    #[error(transparent)]
+    Update(#[from] UpdateError<serde_json::Error>),
     /// The disk failed us.
     #[error(transparent)]
     Io(#[from] DiskError),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use dhow_container::{
     CommitRequest, CreateError, MountRequest, MountSource, RemoveError, RemoveOptions, State, StopOptions,
@@ -256,9 +256,18 @@ fn a_volume_is_filled_from_the_image_and_outlives_containers() {
     let (name, _) =
         world.find("anonymous").record.volumes().map(|(name, _)| (name.to_owned(), ())).next().unwrap();
     assert!(world.containers.volume_path(&name).exists());
+    world.containers.sweep().unwrap();
+    assert!(world.containers.volume_path(&name).exists(), "its container is there");
     world.remove("anonymous");
     assert!(!world.containers.volume_path(&name).exists());
     assert!(world.containers.volume_path("kept").exists());
+
+    // Without being asked to, a removal leaves even anonymous volumes.
+    world.run(&world.request("careful", "true"));
+    let name = world.find("careful").record.volumes().map(|(name, _)| name.to_owned()).next().unwrap();
+    world.containers.remove("careful", RemoveOptions::default()).unwrap();
+    world.containers.sweep().unwrap();
+    assert!(world.containers.volume_path(&name).exists());
 }
 
 fn rubbish_of_a_killed_create_is_swept() {
@@ -268,6 +277,10 @@ fn rubbish_of_a_killed_create_is_swept() {
     let folder = world.containers.bundle(&id);
     fs::create_dir_all(folder.rootfs()).unwrap();
     fs::write(folder.dir().join("lock"), "").unwrap();
+    world.containers.sweep().unwrap();
+    assert!(folder.dir().exists(), "a young folder may be somebody's work");
+    let long_ago = SystemTime::now() - Duration::from_secs(3600);
+    fs::File::open(folder.dir()).unwrap().set_modified(long_ago).unwrap();
     let made = world.containers.create(&world.request("kept", "true")).unwrap();
     world.containers.sweep().unwrap();
     assert!(!folder.dir().exists());
