@@ -42,6 +42,8 @@ const FOLDER_PREFIX: &str = "test-";
 /// How long a server in a container may take until it answers.
 const ANSWER_SECONDS_MAX: u64 = 30;
 const POLL: Duration = Duration::from_millis(50);
+/// How often the removal of a test's folder is tried.
+const REMOVALS_MAX: usize = 20;
 
 /// A store, a configuration and a home for one test. Dropping it removes its containers and then itself.
 pub(crate) struct Rig {
@@ -288,6 +290,14 @@ impl Shell<'_> {
 impl Drop for Rig {
     fn drop(&mut self) {
         remove_containers(self.folder.path());
+        // A shim tidies up after its container when its command has long returned; what it removes meanwhile cannot be
+        // removed by us, so look again. What still stays goes with the next test.
+        for _ in 0..REMOVALS_MAX {
+            match fs::remove_dir_all(self.folder.path()) {
+                Ok(()) => break,
+                Err(_) => thread::sleep(POLL),
+            }
+        }
     }
 }
 
