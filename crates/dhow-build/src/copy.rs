@@ -172,7 +172,7 @@ fn times_of(root: &Root, path: &Path) -> Result<Time, CopyError> {
 
 /// Time of last modification.
 pub(crate) fn modified(stat: &Stat) -> Time {
-    Time { seconds: stat.st_mtime as i64, nanoseconds: stat.st_mtime_nsec as u32 }
+    Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 }
 }
 
 struct Copier<'a> {
@@ -192,7 +192,7 @@ impl Copier<'_> {
         }
         self.clear(target)?;
         if entry.stat.st_nlink > 1 {
-            let inode = (entry.stat.st_dev as u64, entry.stat.st_ino as u64);
+            let inode = (entry.stat.st_dev, entry.stat.st_ino);
             if let Some(first) = self.links.get(&inode) {
                 return self.to.hardlink(first, target).map_err(writing(target));
             }

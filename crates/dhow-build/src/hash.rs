@@ -69,7 +69,7 @@ pub(crate) fn tree(
                 Digest::sha256_of(target.as_os_str().as_encoded_bytes())
             }
             FileType::CharacterDevice | FileType::BlockDevice => {
-                Digest::sha256_of(&(entry.stat.st_rdev as u64).to_le_bytes())
+                Digest::sha256_of(&entry.stat.st_rdev.to_le_bytes())
             }
             FileType::Directory => directory(root, entry).map_err(|source| read_error(entry, source))?,
             _ => Digest::sha256_of(b""),
@@ -176,11 +176,11 @@ fn file_stat(entry: &Entry) -> FileStat {
     let nanoseconds =
         |seconds: i64, rest: u64| seconds.saturating_mul(1_000_000_000).saturating_add(rest as i64);
     FileStat {
-        dev: entry.stat.st_dev as u64,
-        ino: entry.stat.st_ino as u64,
+        dev: entry.stat.st_dev,
+        ino: entry.stat.st_ino,
         size: entry.stat.st_size as u64,
-        mtime_ns: nanoseconds(entry.stat.st_mtime as i64, entry.stat.st_mtime_nsec as u64),
-        ctime_ns: nanoseconds(entry.stat.st_ctime as i64, entry.stat.st_ctime_nsec as u64),
+        mtime_ns: nanoseconds(entry.stat.st_mtime, entry.stat.st_mtime_nsec),
+        ctime_ns: nanoseconds(entry.stat.st_ctime, entry.stat.st_ctime_nsec),
     }
 }
 
