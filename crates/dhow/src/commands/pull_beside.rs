@@ -20,12 +20,12 @@ pub(crate) fn pull(
         }
     };
     let (tag, repository) = (reference.tag().unwrap_or_default(), reference.repository());
+    tell(format_args!("{tag}: Pulling from {repository}"));
     let pulled = engine.pull_image(reference, platform, &|event| match event {
-        PullEvent::Started => tell(format_args!("{tag}: Pulling from {repository}")),
         PullEvent::LayerExists { digest } => tell(format_args!("{}: Already exists", digest.short())),
         PullEvent::LayerDone { digest } => tell(format_args!("{}: Pull complete", digest.short())),
         PullEvent::Warning(text) => ui.warn(text),
-        PullEvent::LayerStarted { .. } | PullEvent::LayerProgress { .. } => {}
+        PullEvent::Started | PullEvent::LayerStarted { .. } | PullEvent::LayerProgress { .. } => {}
     });
     let pulled = pulled?;
     tell(format_args!("Digest: {}", pulled.digest));
