@@ -11,8 +11,8 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use dhow_sys::userns::{self, CreateError, Delegated};
 use dhow_sys::process;
+use dhow_sys::userns::{self, CreateError, Delegated};
 use rustix::fs::FlockOperation;
 
 pub use dhow_sys::userns::IdMap;

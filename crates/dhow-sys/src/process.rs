@@ -302,13 +302,27 @@ pub fn protected_self_exe() -> io::Result<OwnedFd> {
 
 fn readonly_mount_of_self() -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let mount = rustix::mount::open_tree(rustix::fs::CWD, "/proc/self/exe", flags)?;
+    let mount = match rustix::mount::open_tree(rustix::fs::CWD, "/proc/self/exe", flags) {
+        // We were started in another mount namespace than the one we are in, and only mounts of this one can be
+        // copied. It shows the same file in the same place, unless somebody replaced it.
+        Err(rustix::io::Errno::INVAL) => same_file_here(flags)?,
+        mount => mount?,
+    };
     crate::mount::set_attributes(
         mount.as_fd(),
         crate::mount::Attributes::set(MountAttrFlags::MOUNT_ATTR_RDONLY),
         false,
     )?;
     Ok(mount)
+}
+
+fn same_file_here(flags: OpenTreeFlags) -> io::Result<OwnedFd> {
+    let mount = rustix::mount::open_tree(rustix::fs::CWD, fs::read_link("/proc/self/exe")?, flags)?;
+    let (here, running) = (rustix::fs::fstat(&mount)?, rustix::fs::stat("/proc/self/exe")?);
+    match (here.st_dev, here.st_ino) == (running.st_dev, running.st_ino) {
+        true => Ok(mount),
+        false => Err(io::ErrorKind::NotFound.into()),
+    }
 }
 
 fn sealed_copy_of_self() -> io::Result<OwnedFd> {

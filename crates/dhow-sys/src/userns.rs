@@ -48,7 +48,9 @@ impl IdMap {
 
     /// Whether there is but one user or one group: then nothing can be given to anybody else.
     pub fn has_one_id(&self) -> bool {
-        [&self.uids, &self.gids].into_iter().any(|ranges| matches!(ranges[..], [] | [IdRange { count: 1, .. }]))
+        [&self.uids, &self.gids]
+            .into_iter()
+            .any(|ranges| matches!(ranges[..], [] | [IdRange { count: 1, .. }]))
     }
 }
 

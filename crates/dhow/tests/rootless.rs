@@ -77,13 +77,17 @@ fn what_needs_root_says_so() {
 #[test]
 fn delegated_ids_are_those_of_the_image() {
     let Some(user) = user_with_delegated_ids() else {
-        return skip("no user of this machine has delegated ids, or newuidmap is missing").unwrap_or_default();
+        return skip("no user of this machine has delegated ids, or newuidmap is missing")
+            .unwrap_or_default();
     };
     let Some(rig) = Rig::start_for(user) else { return };
     let dockerfile = "FROM alpine\nCOPY --chown=33:34 hello.txt /\nRUN chown 7 /hello.txt\nUSER 33\n";
     let shell = rig.context("hello", &[("Dockerfile", dockerfile), ("hello.txt", "hello\n")]);
     shell.ok("docker build -q -t hello .");
-    assert_eq!(rig.ok("docker run --rm --network none hello sh -c 'id -u; stat -c %u:%g /hello.txt'"), "33\n7:34");
+    assert_eq!(
+        rig.ok("docker run --rm --network none hello sh -c 'id -u; stat -c %u:%g /hello.txt'"),
+        "33\n7:34"
+    );
     // Somebody else's process, seen from the machine; still ours to stop.
     rig.ok("docker run -d --name other --network none hello sleep 1000");
     rig.ok("docker kill other");
