@@ -133,9 +133,7 @@ impl Destination<'_> {
 /// Whether there is a directory at `path`, which has no links in it.
 pub(crate) fn is_dir(root: &Root, path: &Path) -> Result<bool, CopyError> {
     match root.try_stat(path) {
-        Ok(stat) => {
-            Ok(stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory))
-        }
+        Ok(stat) => Ok(stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
         Err(error) => Err(writing(path)(error)),
     }

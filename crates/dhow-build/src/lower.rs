@@ -240,7 +240,8 @@ impl Lowering<'_> {
         let count = 1 + triggers.len() + stage.instructions.len();
         let mut current = Current { index, count, done: 0, end, has_cmd: false };
         let vertex = Some(current.end.planned.vertex);
-        let text = format!("FROM {base}");
+        let name = stage.name.as_ref().map(|name| format!(" AS {name}")).unwrap_or_default();
+        let text = format!("FROM {base}{name}");
         self.step(&mut current, &Written { span: stage.span, text: &text }, vertex, None);
         for (text, kind) in &triggers {
             self.instruction(&mut current, kind, &Written { span: stage.span, text })?;

@@ -70,9 +70,16 @@ mod tests {
             .expect("a file");
         std::fs::write(dir.path().join("etc/group"), "staff:x:50:\n").expect("a file");
         let root = Root::open(dir.path()).expect("a root");
-        for (text, uid, gid) in
-            [("", 0, 0), ("me", 7, 8), ("5", 5, 5), ("5:6", 5, 6), ("me:staff", 7, 50), ("me:", 7, 8), (":staff", 0, 50), (":", 0, 0)]
-        {
+        for (text, uid, gid) in [
+            ("", 0, 0),
+            ("me", 7, 8),
+            ("5", 5, 5),
+            ("5:6", 5, 6),
+            ("me:staff", 7, 50),
+            ("me:", 7, 8),
+            (":staff", 0, 50),
+            (":", 0, 0),
+        ] {
             assert_eq!(find_owner(&root, text), Ok(Owner { uid, gid }), "{text}");
         }
         assert!(find_owner(&root, "nobody").is_err());

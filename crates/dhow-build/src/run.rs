@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use dhow_net::{DnsConfig, hostname, hosts, resolv_conf};
 use dhow_runtime::{
-    Bundle, ContainerSpec, IdMap as ContainerIds, MountSpec as ContainerMount, NamespaceChoice, Namespaces, OnceRequest,
-    OutputStream, Propagation, RootMount, launch_once,
+    Bundle, ContainerSpec, IdMap as ContainerIds, MountSpec as ContainerMount, NamespaceChoice, Namespaces,
+    OnceRequest, OutputStream, Propagation, RootMount, launch_once,
 };
 use dhow_snapshot::{MountSpec, SnapshotKey};
 use dhow_solver::VertexId;
@@ -161,8 +161,7 @@ fn container(
             propagation: Propagation::Private,
         });
     }
-    let network =
-        if network == StepNetwork::Host { NamespaceChoice::Host } else { NamespaceChoice::Private };
+    let network = if network == StepNetwork::Host { NamespaceChoice::Host } else { NamespaceChoice::Private };
     let env =
         run.proxies.iter().cloned().chain(run.env.iter().map(|var| format!("{}={}", var.name, var.value)));
     Ok(ContainerSpec {

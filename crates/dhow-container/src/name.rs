@@ -1,6 +1,6 @@
 //! What containers are called.
 
-/// The letters and digits of an id.
+/// How many random bytes an id shows.
 const ID_BYTES: usize = 32;
 /// How much of an id people are shown.
 const SHORT_ID_CHARS: usize = 12;
@@ -200,6 +200,11 @@ pub fn check_name(text: &str) -> Result<&str, InvalidName> {
 /// What people are shown of an id.
 pub fn short_id(id: &str) -> &str {
     id.get(..SHORT_ID_CHARS).unwrap_or(id)
+}
+
+/// Whether a text has the form of an id.
+pub(crate) fn is_id(text: &str) -> bool {
+    text.len() == 2 * ID_BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// A new id: 64 random hexadecimal digits.

@@ -14,16 +14,13 @@ use dhow_store::Store;
 use crate::containers::{Containers, snapshot_key};
 use crate::error::{FindError, RemoveError, RenameError, disk};
 use crate::freeze;
-use crate::name::check_name;
+use crate::name::{check_name, is_id};
 use crate::record::{Container, State};
 use crate::start::Removal;
 use crate::volume::{RemoveVolumeError, Volumes, remove_dir};
 
 /// How old a folder that nobody has locked must be to be taken for rubbish: its maker may be between two instructions.
 const UNLOCKED_AGE_MIN: Duration = Duration::from_secs(60);
-
-/// The length of an id.
-const ID_CHARS: usize = 64;
 
 /// How a container is to be removed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -128,10 +125,7 @@ impl Containers {
         for entry in entries {
             let entry = entry.map_err(disk("list", &dir))?;
             let Ok(id) = entry.file_name().into_string() else { continue };
-            if id.len() != ID_CHARS || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                continue;
-            }
-            if self.records().get(&id).map_err(FindError::from)?.is_some() {
+            if !is_id(&id) || self.records().get(&id).map_err(FindError::from)?.is_some() {
                 continue;
             }
             let has_lock = entry.path().join("lock").exists();
@@ -158,7 +152,7 @@ impl Containers {
                 volumes.remove_unused(&name)?;
             }
         }
-        Ok(())
+        Ok(volumes.sweep_folders()?)
     }
 
     fn is_old(&self, path: &Path) -> bool {
@@ -191,6 +185,7 @@ impl From<RemoveVolumeError> for RemoveError {
         match error {
             RemoveVolumeError::Record(error) => error.into(),
             RemoveVolumeError::Update(error) => error.into(),
+            RemoveVolumeError::Database(error) => FindError::from(error).into(),
             RemoveVolumeError::Io(error) => error.into(),
         }
     }

@@ -12,6 +12,7 @@ use dhow_sys::overlay::Options;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{DiskError, VolumeError, disk};
+use crate::name::is_id;
 
 /// The kind of volumes' records.
 pub(crate) const KIND: &str = "volume";
@@ -51,15 +52,15 @@ impl<'s> Volumes<'s> {
         made_for: Option<&str>,
         created: &str,
     ) -> Result<(), VolumeError> {
-        let data = self.data_dir(name);
-        fs::create_dir_all(&data).map_err(disk("create", &data))?;
         if self.records().get(name)?.is_none() {
             let (anonymous, made_for) = (made_for.is_some(), made_for.map(String::from));
             let record = VolumeRecord { created: created.into(), anonymous, made_for };
             let body = serde_json::to_string(&record).expect("plain data serializes");
             self.records().put(name, Some(name), &body, &[])?;
         }
-        Ok(())
+        // After the record: a folder without one is rubbish, a record without a folder is mended here.
+        let data = self.data_dir(name);
+        Ok(fs::create_dir_all(&data).map_err(disk("create", &data))?)
     }
 
     /// Fills an empty volume with what the image has at `target`, attributes of the folder included.
@@ -113,6 +114,19 @@ impl<'s> Volumes<'s> {
         Ok(self.records().list()?.into_iter().filter_map(bound).collect())
     }
 
+    /// Removes the folders of anonymous volumes without a record, left by removals that were killed.
+    ///
+    /// Folders with other names stay, whatever they are: somebody may have put them there.
+    pub(crate) fn sweep_folders(&self) -> Result<(), RemoveVolumeError> {
+        let Ok(entries) = fs::read_dir(self.store.root().join("volumes")) else { return Ok(()) };
+        for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
+            if is_id(&name) && self.records().get(&name)?.is_none() {
+                remove_dir(&self.dir(&name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes a volume that no container uses; one that is used stays.
     pub(crate) fn remove_unused(&self, name: &str) -> Result<(), RemoveVolumeError> {
         match self.records().remove(name) {
@@ -137,6 +151,9 @@ pub(crate) enum RemoveVolumeError {
     /// The store refused.
     #[error(transparent)]
     Record(#[from] RemoveRecordError),
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
     /// Its record cannot be changed.
     #[error(transparent)]
     Update(#[from] UpdateError<serde_json::Error>),

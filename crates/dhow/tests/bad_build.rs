@@ -77,7 +77,11 @@ fn an_added_tar_does_not_escape() {
         ("cut", tar().file("whole", &[7; 5000]).end()[..2000].to_vec(), true),
         ("absolute", tar().file(target, b"dead").end(), false),
         ("through", tar().symlink("out", folder).file("out/canary", b"dead").end(), false),
-        ("through-folder", tar().symlink("out", folder).folder("out").file("out/canary", b"dead").end(), false),
+        (
+            "through-folder",
+            tar().symlink("out", folder).folder("out").file("out/canary", b"dead").end(),
+            false,
+        ),
     ];
     for (name, bytes, is_refused) in tars {
         let app = rig.context(name, &[("Dockerfile", "FROM alpine\nADD x.tar /\n")]);

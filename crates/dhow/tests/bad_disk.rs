@@ -55,7 +55,8 @@ fn a_full_disk_is_told_by_pull_build_and_run_and_does_no_harm() {
     assert_eq!(rig.ok("docker images -a"), images);
     rig.ok("docker system check");
 
-    let app = rig.context("app", &[("Dockerfile", "FROM busybox\nRUN dd if=/dev/zero of=/zero bs=1M count=40\n")]);
+    let app =
+        rig.context("app", &[("Dockerfile", "FROM busybox\nRUN dd if=/dev/zero of=/zero bs=1M count=40\n")]);
     let said = app.fails("docker build -t app .", 1);
     assert!(said.contains(FULL) && said.contains("Dockerfile:2"), "{said}");
     assert_eq!(rig.ok("docker images -a"), images);
@@ -106,7 +107,8 @@ fn an_ordinary_user_is_told_what_is_not_allowed() {
     let Some(rig) = Rig::start() else { return };
     let (folder, binary) = public_binary();
     rig.ok("docker pull -q busybox");
-    let variables = |root: &str| format!("{NOBODY} DHOW_CONFIG=/dev/null DHOW_ROOT={root} DHOW_RUN={root}/run");
+    let variables =
+        |root: &str| format!("{NOBODY} DHOW_CONFIG=/dev/null DHOW_ROOT={root} DHOW_RUN={root}/run");
     let theirs = folder.path().join("root");
     fs::create_dir(&theirs).expect("a folder");
     fs::set_permissions(&theirs, Permissions::from_mode(0o700)).expect("it is ours");
@@ -129,7 +131,7 @@ fn a_context_that_cannot_be_read_names_the_file() {
     for path in ["secret/key", "secret"] {
         let path = app.folder().join(path);
         let before = fs::metadata(&path).expect("it is there").permissions();
-        fs::set_permissions(&path, Permissions::from_mode(0)).expect("it is ours");
+        fs::set_permissions(&path, Permissions::from_mode(0o0)).expect("it is ours");
         let said = rig.unchanged(|| app.fails(build, 1));
         assert!(said.contains("secret") && said.contains("ermission denied"), "{said}");
         fs::set_permissions(&path, before).expect("it is ours");

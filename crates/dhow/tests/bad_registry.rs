@@ -49,7 +49,9 @@ fn a_registry_that_refuses_is_quoted() {
 #[test]
 fn a_registry_that_is_overwhelmed_is_asked_again_and_then_quoted() {
     let Some(rig) = Rig::start() else { return };
-    for (status, code, said) in [(429, "TOOMANYREQUESTS", "too many requests"), (500, "UNKNOWN", "answered 500")] {
+    for (status, code, said) in
+        [(429, "TOOMANYREQUESTS", "too many requests"), (500, "UNKNOWN", "answered 500")]
+    {
         let double = Double::start(move |_| Answer::refusal(status, code, "try again next year"));
         check(Some(refused(&rig, &double, "bad/image:1")), &[said, "try again next year"]);
         let attempts = double.asked().len();
@@ -126,7 +128,9 @@ fn a_blob_that_breaks_off_is_continued_where_it_broke() {
     let Some(rig) = Rig::start() else { return };
     let (image, breaks) = (large(), AtomicUsize::new(0));
     let double = Double::start(move |asked| match image.answer(asked) {
-        answer if is_layer(&image, asked) && breaks.fetch_add(1, Ordering::Relaxed) < 2 => answer.cut_after(100_000),
+        answer if is_layer(&image, asked) && breaks.fetch_add(1, Ordering::Relaxed) < 2 => {
+            answer.cut_after(100_000)
+        }
         answer => answer,
     });
     rig.ok(&format!("docker pull -q {}/a/b", double.address));
@@ -167,14 +171,16 @@ fn a_manifest_that_is_no_manifest_is_refused() {
     check(complaint(|_| Answer::new(200, "<html>welcome to the hotel's network</html>")), &["manifest"]);
     check(complaint(|_| manifest(b"{\"schemaVersion\":2".to_vec())), &["manifest"]);
     check(complaint(|_| manifest(b"[]".to_vec())), &["manifest"]);
-    let v1 = json!({ "schemaVersion": 1, "mediaType": "application/vnd.docker.distribution.manifest.v1+json" });
+    let v1 =
+        json!({ "schemaVersion": 1, "mediaType": "application/vnd.docker.distribution.manifest.v1+json" });
     check(complaint(move |_| manifest(v1.to_string().into_bytes())), &["schema 1"]);
 }
 
 #[test]
 fn a_manifest_without_end_meets_a_limit() {
     for length in [None, Some(100 << 20)] {
-        let said = complaint(move |_| Answer::endless(length).header("content-type", media_type::OCI_MANIFEST));
+        let said =
+            complaint(move |_| Answer::endless(length).header("content-type", media_type::OCI_MANIFEST));
         check(said, &["manifest", &dhow_oci::MANIFEST_BYTES_MAX.to_string()]);
     }
 }
@@ -231,9 +237,18 @@ fn a_layer_does_not_escape() {
         ("absolute", Image::of(&tar().file(&target[..target.len().min(100)], b"dead").end())),
         ("through", Image::of(&through(folder))),
         ("through-dots", Image::of(&through(&"../".repeat(12)))),
-        ("lower", Image::layered(&[tar().symlink("out", folder).end(), tar().file("out/canary", b"dead").end()])),
-        ("whiteout", Image::layered(&[tar().symlink("out", folder).end(), tar().file("out/.wh.canary", b"").end()])),
-        ("opaque", Image::layered(&[tar().symlink("out", folder).end(), tar().file("out/.wh..wh..opq", b"").end()])),
+        (
+            "lower",
+            Image::layered(&[tar().symlink("out", folder).end(), tar().file("out/canary", b"dead").end()]),
+        ),
+        (
+            "whiteout",
+            Image::layered(&[tar().symlink("out", folder).end(), tar().file("out/.wh.canary", b"").end()]),
+        ),
+        (
+            "opaque",
+            Image::layered(&[tar().symlink("out", folder).end(), tar().file("out/.wh..wh..opq", b"").end()]),
+        ),
         ("device", Image::of(&tar().device("sda").file("after", b"").end())),
     ]);
     for name in ["absolute", "through", "through-dots", "lower", "whiteout", "opaque", "device"] {

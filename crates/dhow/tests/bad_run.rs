@@ -109,9 +109,10 @@ fn a_port_in_use_is_named_whoever_uses_it() {
 #[test]
 fn containers_that_are_not_there_are_named() {
     let Some(rig) = Rig::start() else { return };
-    for command in
-        ["start", "stop", "kill", "rm", "logs", "port", "wait", "pause", "unpause", "restart", "exec", "commit"]
-    {
+    for command in [
+        "start", "stop", "kill", "rm", "logs", "port", "wait", "pause", "unpause", "restart", "exec",
+        "commit",
+    ] {
         let more = if command == "exec" { " true" } else { "" };
         check(&rig, &format!("docker {command} nosuch{more}"), 1, &["No such container: nosuch"]);
     }

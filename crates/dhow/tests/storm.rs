@@ -60,7 +60,8 @@ fn eight_processes_of_which_some_are_killed_leave_a_whole_store_and_a_clean_host
     let Some(rig) = Rig::start() else { return };
     let mut random = Random::seeded();
     for name in 0..NAMES {
-        let dockerfile = format!("FROM alpine\nRUN echo {name} >/x && head -c 200000 /dev/zero >/y\nCOPY f /\n");
+        let dockerfile =
+            format!("FROM alpine\nRUN echo {name} >/x && head -c 200000 /dev/zero >/y\nCOPY f /\n");
         rig.context(&format!("app{name}"), &[("Dockerfile", &dockerfile), ("f", "file\n")]);
     }
     let ports = (0..NAMES).map(|_| free_port()).collect();
@@ -103,13 +104,14 @@ impl Storm {
         let finished = running.finish();
         println!("`{line}` ended with {}: {}", finished.status, finished.stderr.trim_end());
         assert!(matches!(finished.status, 0 | 1 | 125), "`{line}` ended with {}", finished.status);
-        for word in ["panicked", "malformed", "is locked", "I/O error", "os error 2)"] {
+        for word in ["panicked", "malformed", "is locked", "I/O error", "os error 2)", "not there"] {
             assert!(!finished.stderr.contains(word), "`{line}`: {}", finished.stderr);
         }
     }
 
     fn line(&self, random: &mut Random) -> String {
-        let (name, image) = (random.below(NAMES), ["alpine", "busybox", "hello-world"][random.below(3) as usize]);
+        let (name, image) =
+            (random.below(NAMES), ["alpine", "busybox", "hello-world"][random.below(3) as usize]);
         let port = self.ports[name as usize];
         match random.below(16) {
             0 | 1 => format!("docker pull -q {image}"),
@@ -161,7 +163,8 @@ impl Storm {
         let rig = &self.rig;
         let containers = rig.ok("docker ps -aq --no-trunc").replace('\n', " ");
         rig.ok(&format!("docker rm -f {containers}"));
-        let images: BTreeSet<String> = rig.ok("docker images -aq --no-trunc").lines().map(str::to_owned).collect();
+        let images: BTreeSet<String> =
+            rig.ok("docker images -aq --no-trunc").lines().map(str::to_owned).collect();
         rig.ok(&format!("docker rmi -f {}", images.into_iter().collect::<Vec<_>>().join(" ")));
         rig.ok("docker image prune -af");
         assert_eq!(rig.ok("docker ps -aq") + &rig.ok("docker images -aq"), "");
@@ -197,10 +200,13 @@ impl Storm {
         let folder = self.folder();
         let folder = folder.trim_end_matches('/');
         let own = std::process::id().to_string();
-        let pids = names(Path::new("/proc")).into_iter().filter(|name| name.parse::<i32>().is_ok() && *name != own);
+        let pids =
+            names(Path::new("/proc")).into_iter().filter(|name| name.parse::<i32>().is_ok() && *name != own);
         let is_ours = |pid: &String| {
             let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            [read("environ"), read("mountinfo")].iter().any(|text| String::from_utf8_lossy(text).contains(folder))
+            [read("environ"), read("mountinfo")]
+                .iter()
+                .any(|text| String::from_utf8_lossy(text).contains(folder))
         };
         pids.filter(is_ours).filter_map(|pid| pid.parse().ok()).collect()
     }
@@ -213,8 +219,10 @@ fn is_shim(pid: i32) -> bool {
 /// Interfaces on the bridge that belong to no container on record.
 fn orphaned_interfaces(rig: &Rig) -> Vec<String> {
     let endpoints = rig.path("run/networks/bridge/endpoints");
-    let recorded: Vec<String> =
-        names(&endpoints).iter().map(|name| fs::read_to_string(endpoints.join(name)).unwrap_or_default()).collect();
+    let recorded: Vec<String> = names(&endpoints)
+        .iter()
+        .map(|name| fs::read_to_string(endpoints.join(name)).unwrap_or_default())
+        .collect();
     let mut interfaces = names(Path::new("/sys/class/net/dhow0/brif"));
     interfaces.retain(|name| !recorded.iter().any(|record| record.contains(name)));
     interfaces
@@ -256,7 +264,8 @@ fn a_build_killed_at_any_moment_is_right_the_next_time() {
     let Some(rig) = Rig::start() else { return };
     rig.ok("docker pull -q alpine");
     let build = |point| {
-        let dockerfile = format!("FROM alpine\nRUN echo {point} >/x && head -c 1000000 /dev/zero >/y\nCOPY f /f\n");
+        let dockerfile =
+            format!("FROM alpine\nRUN echo {point} >/x && head -c 1000000 /dev/zero >/y\nCOPY f /f\n");
         rig.context(&format!("app{point}"), &[("Dockerfile", &dockerfile), ("f", "file\n")]);
         format!("docker build -q -t app app{point}")
     };

@@ -49,12 +49,15 @@ fn find(passwd: &str, group: &str, user: &str, extra: &[&str]) -> Result<Identit
         "" => identity.groups = memberships(passwd, group, identity.uid),
         group_name => identity.gid = find_group(group, group_name)?,
     }
-    for name in extra {
-        let gid = find_group(group, name)?;
-        if !identity.groups.contains(&gid) {
-            identity.groups.push(gid);
+    // The group itself is among them, or a program could shed it and pass checks that deny it (CVE-2022-36109).
+    let mut groups = vec![identity.gid];
+    let extra = extra.iter().map(|name| find_group(group, name)).collect::<Result<Vec<u32>, _>>()?;
+    for gid in identity.groups.into_iter().chain(extra) {
+        if !groups.contains(&gid) {
+            groups.push(gid);
         }
     }
+    identity.groups = groups;
     Ok(identity)
 }
 
@@ -126,13 +129,13 @@ mod tests {
 
     #[test]
     fn users_and_groups_are_found_as_docker_finds_them() {
-        check("", &[], "0:0 [10] /root");
-        check("bob", &[], "1000:100 [50] /home/bob");
-        check("1000", &[], "1000:100 [50] /home/bob");
-        check("bob:staff", &[], "1000:50 [] /home/bob");
-        check("bob:7", &["wheel", "7"], "1000:7 [10, 7] /home/bob");
-        check("4242", &[], "4242:0 [] -");
-        check("1234", &[], "7:7 [] /n");
+        check("", &[], "0:0 [0, 10] /root");
+        check("bob", &[], "1000:100 [100, 50] /home/bob");
+        check("1000", &[], "1000:100 [100, 50] /home/bob");
+        check("bob:staff", &[], "1000:50 [50] /home/bob");
+        check("bob:7", &["wheel", "7"], "1000:7 [7, 10] /home/bob");
+        check("4242", &[], "4242:0 [0] -");
+        check("1234", &[], "7:7 [7] /n");
         check("eve", &[], "unable to find user eve: no matching entries in passwd file");
         check("bob:eve", &[], "unable to find group eve: no matching entries in group file");
         check("4294967295", &[], "unable to find user 4294967295: no matching entries in passwd file");

@@ -94,7 +94,12 @@ pub(crate) fn run(args: BuildArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, C
         _ => None,
     };
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let built = build(engine, &request, progress::new(mode, is_terminal, context_bytes), mode == ProgressMode::Quiet)?;
+    let built = build(
+        engine,
+        &request,
+        progress::new(mode, is_terminal, context_bytes),
+        mode == ProgressMode::Quiet,
+    )?;
     if let Some(path) = iidfile {
         std::fs::write(&path, built.image.to_string())
             .map_err(|error| CliError::new(format!("cannot write {}: {error}", path.display())))?;

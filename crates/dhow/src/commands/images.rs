@@ -60,13 +60,15 @@ pub(crate) fn run(args: ImagesArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, 
     let mut filter = image_filter(&filters, now)?;
     filter.references.extend(args.reference.clone());
     let images = engine.list_images(&filter)?;
-    if args.quiet {
-        // Each image once, whatever its names, so that the output can be given to `rmi`.
-        images.iter().try_for_each(|image| ui.line(id(image, args.no_trunc)))?;
-        return Ok(0);
-    }
     // A digest is shown by the row of its image unless each is asked for.
     let wants_digests = args.digests || args.format.as_ref().is_some_and(|format| format.contains(".Digest"));
+    if args.quiet {
+        // One line for each row of the table, as in docker.
+        for image in &images {
+            names(image, wants_digests).iter().try_for_each(|_| ui.line(id(image, args.no_trunc)))?;
+        }
+        return Ok(0);
+    }
     let rows: Vec<Value> = images
         .iter()
         .flat_map(|image| names(image, wants_digests).into_iter().map(|name| row(image, &name, now, &args)))

@@ -10,9 +10,17 @@ use super::Progress;
 
 /// The output of docker's first builder, which tutorials and scripts show. Goes to standard output, as there.
 pub(crate) struct Classic {
-    context_bytes: u64,
-    steps: HashMap<StepId, (usize, usize, String)>,
+    /// What to say of the context before anything else.
+    context_bytes: Option<u64>,
+    steps: HashMap<StepId, Step>,
     containers: HashMap<StepId, String>,
+}
+
+struct Step {
+    number: usize,
+    count: usize,
+    text: String,
+    is_from: bool,
 }
 
 fn say(text: impl fmt::Display) {
@@ -22,19 +30,32 @@ fn say(text: impl fmt::Display) {
 
 impl Classic {
     pub(crate) fn new(context_bytes: u64) -> Classic {
-        Classic { context_bytes, steps: HashMap::new(), containers: HashMap::new() }
+        Classic { context_bytes: Some(context_bytes), steps: HashMap::new(), containers: HashMap::new() }
     }
 
     fn plan(&mut self, steps: &[StepInfo]) {
-        say(format_args!("Sending build context to Docker daemon {}", human_size(self.context_bytes)));
         for (index, step) in steps.iter().enumerate() {
-            self.steps.insert(step.id, (index + 1, steps.len(), step.text.clone()));
+            let (number, count, is_from) = (index + 1, steps.len(), step.number == 1);
+            self.steps.insert(step.id, Step { number, count, text: step.text.clone(), is_from });
+        }
+    }
+
+    fn context(&mut self) {
+        if let Some(bytes) = self.context_bytes.take() {
+            say(format_args!("Sending build context to Docker daemon {}", human_size(bytes)));
         }
     }
 
     fn step(&self, id: StepId) {
-        if let Some((number, count, text)) = self.steps.get(&id) {
+        if let Some(Step { number, count, text, .. }) = self.steps.get(&id) {
             say(format_args!("Step {number}/{count} : {text}"));
+        }
+    }
+
+    /// A base image is not the result of a step, so there is nothing to say of the cache.
+    fn cached(&self, id: StepId) {
+        if self.steps.get(&id).is_none_or(|step| !step.is_from) {
+            say(" ---> Using cache");
         }
     }
 
@@ -53,16 +74,20 @@ impl Classic {
 
 impl Progress for Classic {
     fn event(&mut self, event: &BuildEvent<'_>) {
+        self.context();
         match event {
             BuildEvent::Planned(steps) => self.plan(steps),
             BuildEvent::Started(id) => self.step(*id),
-            BuildEvent::Cached(_) => say(" ---> Using cache"),
+            BuildEvent::Cached(id) => self.cached(*id),
             BuildEvent::Output(_, Stream::Stdout, bytes) => drop(io::stdout().write_all(bytes)),
             BuildEvent::Output(_, Stream::Stderr, bytes) => drop(io::stderr().write_all(bytes)),
             BuildEvent::Container(id, name) => self.container(*id, name),
             BuildEvent::Finished(id, result) => self.finished(*id, &result.image),
             BuildEvent::Warning { file, source, diagnostic } if diagnostic.rule.is_none() => {
                 super::complain(&dhow_engine::render(diagnostic, file, source));
+            }
+            BuildEvent::Pulling(_, dhow_engine::PullEvent::Warning(text)) => {
+                super::complain(&format!("WARNING: {text}\n"));
             }
             BuildEvent::Pulling(reference, dhow_engine::PullEvent::Started) => {
                 say(format_args!("Pulling {}", reference.familiar()));

@@ -90,6 +90,9 @@ impl Progress for Plain {
             BuildEvent::Warning { file, source, diagnostic } if diagnostic.rule.is_none() => {
                 super::complain(&dhow_engine::render(diagnostic, file, source));
             }
+            BuildEvent::Pulling(_, dhow_engine::PullEvent::Warning(text)) => {
+                super::complain(&format!("WARNING: {text}\n"));
+            }
             BuildEvent::Pulling(reference, dhow_engine::PullEvent::Started) => {
                 super::complain(&format!("pulling {}\n", reference.familiar()));
             }

@@ -54,7 +54,8 @@ impl Running {
     /// The last lines of output, the one that is being written among them.
     fn last_lines(&self, count: usize) -> Vec<String> {
         let unfinished = Some(self.lines.unfinished()).filter(|line| !line.trim().is_empty());
-        let lines: Vec<String> = self.output.iter().rev().take(count).rev().cloned().chain(unfinished).collect();
+        let lines: Vec<String> =
+            self.output.iter().rev().take(count).rev().cloned().chain(unfinished).collect();
         lines[lines.len().saturating_sub(count)..].to_vec()
     }
 }
@@ -194,6 +195,9 @@ impl Progress for Tty {
             BuildEvent::Warning { file, source, diagnostic } if diagnostic.rule.is_none() => {
                 let text = dhow_engine::render(diagnostic, file, source);
                 self.draw(&text);
+            }
+            BuildEvent::Pulling(_, dhow_engine::PullEvent::Warning(text)) => {
+                self.draw(&format!("WARNING: {text}\n"));
             }
             BuildEvent::Pulling(reference, dhow_engine::PullEvent::Started) => {
                 self.draw(&format!(" pulling {}\n", reference.familiar()));
