@@ -50,6 +50,8 @@ pub(crate) struct StepCache<'a> {
     /// Keys this process works on, since a file lock does not keep threads of one process apart.
     working: Mutex<HashMap<CacheKey, ()>>,
     freed: std::sync::Condvar,
+    /// Lists of files by digest, until their steps are recorded.
+    trees: Mutex<HashMap<Digest, String>>,
 }
 
 /// A key that this build works on.
@@ -77,27 +79,38 @@ impl<'a> StepCache<'a> {
         locks: PathBuf,
     ) -> Result<StepCache<'a>, StoreFailure> {
         fs::create_dir_all(&locks).map_err(while_doing("cannot make the folder of build locks"))?;
-        let working = Mutex::new(HashMap::new());
-        Ok(StepCache { images, lease, locks, working, freed: std::sync::Condvar::new() })
+        let (working, trees) = (Mutex::new(HashMap::new()), Mutex::new(HashMap::new()));
+        Ok(StepCache { images, lease, locks, working, freed: std::sync::Condvar::new(), trees })
     }
 
     fn working(&self) -> MutexGuard<'_, HashMap<CacheKey, ()>> {
         self.working.lock().expect("no thread panics while it holds the lock")
     }
 
-    /// Keeps a list of files, so that a later build can say which of them changed.
-    pub(crate) fn keep_tree(&self, tree: &Tree) -> Result<Digest, StoreFailure> {
+    /// Notes a list of files. It is kept with the step it leads to, so that a later build can say which of
+    /// them changed; a step that is found or fails needs no list.
+    pub(crate) fn note_tree(&self, tree: &Tree) -> Digest {
         let text = tree.to_text();
         let digest = Digest::sha256_of(text.as_bytes());
+        self.trees().insert(digest, text);
+        digest
+    }
+
+    fn trees(&self) -> MutexGuard<'_, HashMap<Digest, String>> {
+        self.trees.lock().expect("no thread panics while it holds the lock")
+    }
+
+    /// Keeps a list that was noted.
+    fn keep_tree(&self, digest: &Digest) -> Result<(), StoreFailure> {
         let content = self.images.store().content();
-        if content
-            .acquire(self.lease, &digest)
-            .map_err(while_doing("cannot look for a list of files"))?
-            .is_none()
-        {
+        let there =
+            content.acquire(self.lease, digest).map_err(while_doing("cannot look for a list of files"))?;
+        // Two steps may have read the same files, so the text stays noted.
+        let text = self.trees().get(digest).cloned();
+        if let (None, Some(text)) = (there, text) {
             content.put(self.lease, text.as_bytes()).map_err(while_doing("cannot keep a list of files"))?;
         }
-        Ok(digest)
+        Ok(())
     }
 
     /// Whether everything a step is made of is there, protected from now on.
@@ -176,10 +189,12 @@ impl<'a> Cache<Step, StepError> for &'a StepCache<'a> {
     fn record(&self, key: &CacheKey, facts: &Facts, site: &Site, step: &Step) -> Result<(), StepError> {
         let layers = step.layers.iter().map(|layer| Ref::Snapshot(layer.snapshot.clone()));
         let trees = facts.iter().filter_map(|fact| match (fact.kind, &fact.value) {
-            (FactKind::Files, FactValue::Content(digest)) => Some(Ref::Blob(*digest)),
+            (FactKind::Files, FactValue::Content(digest)) => Some(digest),
             _ => None,
         });
-        let refs: Vec<Ref> = layers.chain(trees).collect();
+        let trees: Vec<&Digest> = trees.collect();
+        trees.iter().try_for_each(|digest| self.keep_tree(digest))?;
+        let refs: Vec<Ref> = layers.chain(trees.into_iter().map(|digest| Ref::Blob(*digest))).collect();
         let kept = Kept { facts: facts.clone(), step: step.clone() };
         let body = serde_json::to_string(&kept).expect("facts and layers are JSON");
         let records = self.images.store().records(STEPS);
@@ -206,6 +221,9 @@ impl<'a> Cache<Step, StepError> for &'a StepCache<'a> {
     }
 
     fn tree(&self, digest: &Digest) -> Option<Tree> {
+        if let Some(text) = self.trees().get(digest) {
+            return Tree::parse(text).ok();
+        }
         let bytes = self.images.store().content().read_bounded(digest, TREE_BYTES_MAX).ok()?;
         Tree::parse(std::str::from_utf8(&bytes).ok()?).ok()
     }

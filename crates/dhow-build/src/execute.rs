@@ -210,7 +210,7 @@ impl Executor<'_> {
                 tree
             }
         };
-        facts.content(FactKind::Files, "files", self.cache.keep_tree(&tree)?);
+        facts.content(FactKind::Files, "files", self.cache.note_tree(&tree));
         Ok(())
     }
 
