@@ -5,7 +5,8 @@ use dhow_dockerfile::Diagnostic;
 use dhow_net::DnsConfig;
 
 pub use dhow_build::{
-    BuildError, BuildEvent, BuildRequest, Built, DockerfileSource, StepId, StepInfo, StepNetwork, StepResult, Stream,
+    BuildError, BuildEvent, BuildRequest, Built, DockerfileSource, StepId, StepInfo, StepNetwork, StepResult,
+    Stream,
 };
 pub use dhow_solver::MissReason;
 

@@ -20,16 +20,19 @@ use dhow_registry::{Client, Keychain};
 use dhow_snapshot::{OverlaySnapshotter, SnapshotError};
 use dhow_store::{OpenError, Store};
 
-pub use build::{BuildEvent, BuildError, BuildRequest, Built, DockerfileSource, MissReason, StepId, StepInfo, StepNetwork, StepResult, Stream, render};
+pub use build::{
+    BuildError, BuildEvent, BuildRequest, Built, DockerfileSource, MissReason, StepId, StepInfo, StepNetwork,
+    StepResult, Stream, render,
+};
 pub use dhow_image::{EnsureError, EnsurePolicy, PullEvent, PullObserver, PushObserver};
 pub use dhow_registry::{Config, ProxyConfig, Secret};
 pub use dhow_store::{FsckReport, Image, Lease};
 pub use image_filter::{FilterError, ImageFilter, Label};
 pub use images::{
-    FindError, HistoryEntry, ImageDetails, ImageSummary, InspectImageError, ListImagesError, LoadError, LoadImagesError,
-    Loaded, LoginError, PruneImages, PruneImagesError, PrunedImages, PullError, PullImageError, Pulled, PushError,
-    PushEvent, PushImageError, PushedImage, ReadImageError, RemoveError, Removed, SaveError, SaveImagesError,
-    SearchResult, SignedIn, TagImageError, server_key,
+    FindError, HistoryEntry, ImageDetails, ImageSummary, InspectImageError, ListImagesError, LoadError,
+    LoadImagesError, Loaded, LoginError, PruneImages, PruneImagesError, PrunedImages, PullError,
+    PullImageError, Pulled, PushError, PushEvent, PushImageError, PushedImage, ReadImageError, RemoveError,
+    Removed, SaveError, SaveImagesError, SearchResult, SignedIn, TagImageError, server_key,
 };
 pub use settings::Settings;
 
