@@ -76,7 +76,7 @@ fn environment_and_directory_are_as_asked() {
 
 fn users_are_looked_up_in_the_container() {
     let id = |user: &str| World::shell("id; echo $HOME").with(|spec| spec.user = user.into());
-    assert_eq!(id("bob").output(), "uid=1000(bob) gid=1000(bob) groups=1000(bob),50(staff)\n/home/bob\n");
+    assert_eq!(id("bob").output(), "uid=1000(bob) gid=1000(bob) groups=50(staff),1000(bob)\n/home/bob\n");
     assert_eq!(id("bob:staff").output(), "uid=1000(bob) gid=50(staff) groups=50(staff)\n/home/bob\n");
     assert_eq!(id("7:8").output(), "uid=7 gid=8 groups=8\n/\n");
     let error = id("eve").once().unwrap_err();
