@@ -38,13 +38,15 @@ fn find_user(root: &Root, name: &str) -> Result<(u32, u32), String> {
     let table = read_table(root, "etc/passwd");
     let row = table.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|row| row[0] == name);
     let ids = row.as_ref().and_then(|row| Some((row.get(2)?.parse().ok()?, row.get(3)?.parse().ok()?)));
+    // The one name that means something without a table, as in an image made from nothing.
+    let ids = ids.or((name == "root").then_some((0, 0)));
     ids.ok_or_else(|| format!("unable to find user {name}: no matching entries in passwd file"))
 }
 
 fn find_group(root: &Root, name: &str) -> Result<u32, String> {
     let table = read_table(root, "etc/group");
     let row = table.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|row| row[0] == name);
-    let id = row.as_ref().and_then(|row| row.get(2)?.parse().ok());
+    let id = row.as_ref().and_then(|row| row.get(2)?.parse().ok()).or((name == "root").then_some(0));
     id.ok_or_else(|| format!("unable to find group {name}: no matching entries in group file"))
 }
 

@@ -45,7 +45,7 @@ impl Images {
 
     /// Checks that everything recorded is there and undamaged.
     pub fn fsck(&self) -> Result<FsckReport, FsckError> {
-        self.store().fsck(Some(&Folders { snapshots: self.snapshots(), keep: &|_| true }))
+        self.store().fsck(Some(&Everything(self.snapshots())))
     }
 }
 
@@ -54,6 +54,25 @@ impl Images {
 struct Folders<'a> {
     snapshots: &'a OverlaySnapshotter,
     keep: &'a dyn Fn(&SnapshotKey) -> bool,
+}
+
+/// All snapshots, for a check: a container refers to its active one.
+struct Everything<'a>(&'a OverlaySnapshotter);
+
+impl SnapshotSet for Everything<'_> {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let listing = self.0.list().map_err(io::Error::other)?;
+        let committed = listing.committed.iter().map(|snapshot| snapshot.name.to_string());
+        Ok(committed.chain(listing.active.iter().map(|snapshot| snapshot.key.to_string())).collect())
+    }
+
+    fn condemn(&self, name: &str) -> io::Result<()> {
+        Err(io::Error::other(format!("a check does not remove {name}")))
+    }
+
+    fn sweep(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl SnapshotSet for Folders<'_> {

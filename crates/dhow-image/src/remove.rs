@@ -129,10 +129,14 @@ impl Images {
         }
     }
 
-    /// Removes an image with its names if nobody uses it. The room it takes is freed by the next gc.
+    /// Removes an image with its names if nobody uses it. One that is gone already is success. The room it
+    /// takes is freed by the next gc.
     pub fn discard(&self, image: &Image) -> Result<Vec<Removed>, RemoveError> {
-        let discarded = self.strike(image).map_err(|(error, holders)| in_use(image, error, holders))?;
-        Ok(farewell(&discarded))
+        match self.strike(image) {
+            Ok(discarded) => Ok(farewell(&discarded)),
+            Err((RemoveError::Store(RemoveImageError::NotFound { .. }), _)) => Ok(Vec::new()),
+            Err((error, holders)) => Err(in_use(image, error, holders)),
+        }
     }
 
     fn delete(

@@ -3,6 +3,9 @@ use std::fmt;
 use dhow_oci::{Digest, Digester};
 use serde::{Deserialize, Serialize};
 
+/// Counts up when operations come to mean something else, so that results of before are not taken for theirs.
+const KEY_VERSION: &[u8] = b"dhow cache key 2";
+
 /// Everything the result of a vertex depends on, in a fixed order: first what the operation is, then what
 /// it reads. Kept next to the result, so that a later miss can be explained.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,7 +92,7 @@ impl Facts {
             digester.update(&(bytes.len() as u64).to_le_bytes());
             digester.update(bytes);
         };
-        part(b"dhow cache key 1");
+        part(KEY_VERSION);
         for fact in &self.0 {
             part(&[fact.kind as u8]);
             part(fact.name.as_bytes());

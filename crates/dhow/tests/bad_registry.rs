@@ -1,6 +1,7 @@
 //! Registries that are absent, refuse, break off, lie or attack. Each gets one error, and the store stays as it was.
 
 use std::fs;
+use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -203,7 +204,7 @@ fn an_index_without_our_platform_says_what_it_has() {
 fn an_image_that_contradicts_itself_is_refused() {
     let layer = tar_of("hello");
     let wrong = Digest::sha256_of(b"something else").to_string();
-    let image = Image::travelling(&[layer.clone()], media_type::OCI_LAYER, &[wrong.clone()]);
+    let image = Image::travelling(slice::from_ref(&layer), media_type::OCI_LAYER, slice::from_ref(&wrong));
     check(complaint(move |asked| image.answer(asked)), &[&wrong, &Digest::sha256_of(&layer).to_string()]);
     let image = Image::travelling(&[layer], media_type::OCI_LAYER, &[]);
     check(complaint(move |asked| image.answer(asked)), &["1 layers", "0"]);

@@ -108,7 +108,7 @@ fn a_port_in_use_is_named_whoever_uses_it() {
 
 #[test]
 fn containers_that_are_not_there_are_named() {
-    let Some(rig) = Rig::start() else { return };
+    let Some(rig) = with_alpine() else { return };
     for command in [
         "start", "stop", "kill", "rm", "logs", "port", "wait", "pause", "unpause", "restart", "exec",
         "commit",

@@ -104,7 +104,9 @@ impl Storm {
         let finished = running.finish();
         println!("`{line}` ended with {}: {}", finished.status, finished.stderr.trim_end());
         assert!(matches!(finished.status, 0 | 1 | 125), "`{line}` ended with {}", finished.status);
-        for word in ["panicked", "malformed", "is locked", "I/O error", "os error 2)", "not there"] {
+        // What is being committed may be removed meanwhile.
+        let missing = if line.starts_with("docker commit") { "panicked" } else { "os error 2)" };
+        for word in ["panicked", "malformed", "is locked", "I/O error", "not there", missing] {
             assert!(!finished.stderr.contains(word), "`{line}`: {}", finished.stderr);
         }
     }
@@ -169,7 +171,8 @@ impl Storm {
         rig.ok("docker image prune -af");
         assert_eq!(rig.ok("docker ps -aq") + &rig.ok("docker images -aq"), "");
         for folder in ["root/containers", "root/leases", "run/containers"] {
-            assert_eq!(names(&rig.path(folder)), Vec::<String>::new(), "{folder}");
+            // Shims may still be tidying up.
+            rig.eventually(folder, || names(&rig.path(folder)).is_empty());
         }
         let active = names(&rig.path("root/snapshots")).into_iter().filter(|name| name.starts_with("active"));
         assert_eq!(active.collect::<Vec<_>>(), Vec::<String>::new(), "snapshots of containers or builds");

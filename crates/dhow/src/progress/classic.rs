@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{self, Write as _};
 
@@ -14,6 +14,7 @@ pub(crate) struct Classic {
     context_bytes: Option<u64>,
     steps: HashMap<StepId, Step>,
     containers: HashMap<StepId, String>,
+    bases: HashSet<StepId>,
 }
 
 struct Step {
@@ -30,10 +31,16 @@ fn say(text: impl fmt::Display) {
 
 impl Classic {
     pub(crate) fn new(context_bytes: u64) -> Classic {
-        Classic { context_bytes: Some(context_bytes), steps: HashMap::new(), containers: HashMap::new() }
+        Classic {
+            context_bytes: Some(context_bytes),
+            steps: HashMap::new(),
+            containers: HashMap::new(),
+            bases: HashSet::new(),
+        }
     }
 
     fn plan(&mut self, steps: &[StepInfo]) {
+        self.bases = steps.iter().filter(|step| step.number == 1).map(|step| step.id).collect();
         for (index, step) in steps.iter().enumerate() {
             let (number, count, is_from) = (index + 1, steps.len(), step.number == 1);
             self.steps.insert(step.id, Step { number, count, text: step.text.clone(), is_from });
