@@ -20,8 +20,9 @@ impl Rig {
     /// Images and containers as listed, and the names of the blobs and folders that lie there.
     #[track_caller]
     pub(crate) fn holdings(&self) -> String {
-        let mut text =
-            self.ok("docker images --all --no-trunc") + "\n" + &self.ok("docker ps --all --no-trunc");
+        // Without ages, which change by themselves.
+        let mut text = self.ok("docker images --all --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}'");
+        text = text + "\n" + &self.ok("docker ps --all --no-trunc --format '{{.ID}} {{.Names}}'");
         for folder in ["root/blobs/sha256", "root/snapshots", "root/ingest", "root/containers"] {
             text = format!("{text}\n{folder}: {}", names(&self.path(folder)).join(" "));
         }
