@@ -33,6 +33,8 @@ use crate::{Images, PullEvent, PullObserver, snapshot_name};
 const LAYERS_AT_ONCE_MAX: usize = 4;
 /// How long another process may take to fetch a layer that both want.
 const OTHER_PROCESS_WAIT: Duration = Duration::from_secs(60 * 60);
+/// The same for a layer that is begun a second time, out of turn.
+const OUT_OF_TURN_WAIT: Duration = Duration::from_secs(5);
 /// Folders of dead processes that may stand in the way of a new one for the same layer.
 const ABANDONED_FOLDERS_MAX: u32 = 1000;
 /// What a root that no layer lists looks like.
@@ -204,9 +206,7 @@ impl<'a> Install<'a> {
 
     /// Installs each missing layer, once if it is there several times.
     fn round(&self, stack: &Stack<'_>, missing: &[usize]) -> Result<(), InstallError> {
-        let mut seen = BTreeSet::new();
-        let jobs = missing.iter().copied().filter(|position| seen.insert(stack.diff_ids[*position]));
-        let (mut arrived, failed) = self.fetch_all(stack, jobs.collect());
+        let (mut arrived, failed) = self.fetch_all(stack, self.begin_all(stack, missing)?);
         arrived.sort_by_key(|arrived| arrived.position);
         match failed {
             None => self.commit(stack, arrived),
@@ -219,17 +219,41 @@ impl<'a> Install<'a> {
         }
     }
 
+    /// Begins the layers that a round is to bring, each once. What is begun is held until the end of the round,
+    /// so all processes begin in the order of digests: nobody waits for one while holding a later one.
+    fn begin_all(
+        &self,
+        stack: &Stack<'_>,
+        missing: &[usize],
+    ) -> Result<VecDeque<(usize, Begun)>, InstallError> {
+        let by_digest: BTreeMap<Digest, usize> =
+            missing.iter().rev().map(|position| (stack.layers[*position].digest, *position)).collect();
+        let mut begun = Vec::with_capacity(by_digest.len());
+        for (digest, position) in by_digest {
+            let layer =
+                self.begin(stack, position, OTHER_PROCESS_WAIT).map_err(|error| named(digest, error))?;
+            begun.push((position, layer));
+        }
+        begun.sort_by_key(|(position, _)| *position);
+        Ok(begun.into())
+    }
+
+    fn begin(&self, stack: &Stack<'_>, position: usize, wait: Duration) -> Result<Begun, LayerError> {
+        let expected = Expected::from(&stack.layers[position]);
+        Ok(self.images.store().content().ingest_expected(self.lease, expected, wait)?)
+    }
+
     fn fetch_all(
         &self,
         stack: &Stack<'_>,
-        jobs: VecDeque<usize>,
+        jobs: VecDeque<(usize, Begun)>,
     ) -> (Vec<Arrived<'a>>, Option<InstallError>) {
         let workers = jobs.len().min(LAYERS_AT_ONCE_MAX);
         let (jobs, arrived) = (Mutex::new(jobs), Mutex::new(Vec::new()));
         let (failed, stop) = (Mutex::new(None), AtomicBool::new(false));
         let work = || {
-            while let Some(position) = next(&jobs, &stop) {
-                match self.fetch(stack, position, &stop) {
+            while let Some((position, begun)) = next(&jobs, &stop) {
+                match self.fetch(stack, position, begun, &stop) {
                     Ok(layer) => locked(&arrived).extend(layer),
                     Err(error) => {
                         // Others fail because they are told to stop; the first error is the reason.
@@ -257,14 +281,16 @@ impl<'a> Install<'a> {
         &self,
         stack: &Stack<'_>,
         position: usize,
+        begun: Begun,
         stop: &AtomicBool,
     ) -> Result<Option<Arrived<'a>>, LayerError> {
         let descriptor = &stack.layers[position];
         // Bytes that an earlier command left may be damaged; then there is a second attempt from nothing.
-        let first = self.attempt(stack, position, stop);
+        let first = self.attempt(stack, position, begun, stop);
         let arrived = match first {
             Err(LayerError::Commit(CommitError::DigestMismatch { resumed_at: 1.., .. })) => {
-                self.attempt(stack, position, stop)?
+                let begun = self.begin(stack, position, OUT_OF_TURN_WAIT)?;
+                self.attempt(stack, position, begun, stop)?
             }
             first => first?,
         };
@@ -276,11 +302,11 @@ impl<'a> Install<'a> {
         &self,
         stack: &Stack<'_>,
         position: usize,
+        begun: Begun,
         stop: &AtomicBool,
     ) -> Result<Option<Arrived<'a>>, LayerError> {
         let (descriptor, diff_id) = (&stack.layers[position], stack.diff_ids[position]);
         let content = self.images.store().content();
-        let begun = content.ingest_expected(self.lease, Expected::from(descriptor), OTHER_PROCESS_WAIT)?;
         if matches!(begun, Begun::Present(_)) && self.path(stack, position).is_some() {
             return Ok(None);
         }
@@ -412,7 +438,7 @@ fn through(
     Ok((unpacked?, sealed))
 }
 
-fn next(jobs: &Mutex<VecDeque<usize>>, stop: &AtomicBool) -> Option<usize> {
+fn next<T>(jobs: &Mutex<VecDeque<T>>, stop: &AtomicBool) -> Option<T> {
     if stop.load(Ordering::Relaxed) { None } else { locked(jobs).pop_front() }
 }
 
