@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
@@ -10,6 +10,7 @@ use dhow_dockerfile::{Diagnostic, Dockerfile, Severity, Span};
 use dhow_image::{EnsurePolicy, Images, PullEvent};
 use dhow_oci::{Digest, ImageConfig, Platform, Reference};
 use dhow_registry::Client;
+use dhow_snapshot::{SnapshotKey, Snapshotter as _};
 use dhow_solver::{Event, Lookup, Solver, VertexId};
 use dhow_store::Lease;
 
@@ -27,6 +28,9 @@ use crate::stop::Stop;
 /// Images of the last build of a Dockerfile, step by step: what tells a configuration step that is new from
 /// one that was there before.
 const LAST_BUILD: &str = "build";
+
+/// Begins the keys of all active snapshots of builds.
+const SNAPSHOT_PREFIX: &str = "build-";
 
 /// Builds images.
 pub struct Builder<'a> {
@@ -70,6 +74,7 @@ impl Builder<'_> {
             observer(BuildEvent::Warning { file: &file.name, source: &text, diagnostic });
         }
         let context = Context::open(&request.context, &file)?;
+        self.sweep();
         let lease = self.images.store().lease("build").map_err(while_doing("cannot take a lease"))?;
         let world = BuildWorld {
             builder: self,
@@ -98,6 +103,31 @@ impl Builder<'_> {
         };
         build.run()
     }
+
+    /// Removes what steps left whose process was killed. That no folder of a step is there, as after every
+    /// build that ended by itself, is quickly seen.
+    fn sweep(&self) {
+        let scratch = scratch_dir(self.run_dir);
+        if !std::fs::read_dir(&scratch).is_ok_and(|mut folders| folders.next().is_some()) {
+            return;
+        }
+        let is_somebody_elses = |key: &SnapshotKey| !key.as_str().starts_with(SNAPSHOT_PREFIX);
+        // What cannot be removed takes room and does no harm; gc will complain about it.
+        let collected = self.images.snapshots().collect(&is_somebody_elses).unwrap_or_default();
+        for key in collected.active {
+            let _ = std::fs::remove_dir_all(scratch.join(key.as_str()));
+        }
+    }
+}
+
+/// Where steps keep what they need while they run.
+fn scratch_dir(run_dir: &Path) -> PathBuf {
+    run_dir.join("build")
+}
+
+/// Where those who work on a step are known.
+fn locks_dir(run_dir: &Path) -> PathBuf {
+    run_dir.join("build-locks")
 }
 
 /// The world as lowering sees it.
@@ -172,9 +202,9 @@ impl Build<'_, '_> {
         let known = self.last_build()?;
         let done = Mutex::new(Done::default());
         let steps = self.vertex_steps();
-        let name = format!("build-{}-{}", std::process::id(), (self.builder.clock)().as_nanosecond());
-        let cache =
-            StepCache::new(self.builder.images, self.lease, self.builder.run_dir.join("build/locks"))?;
+        let name =
+            format!("{SNAPSHOT_PREFIX}{}-{}", std::process::id(), (self.builder.clock)().as_nanosecond());
+        let cache = StepCache::new(self.builder.images, self.lease, locks_dir(self.builder.run_dir))?;
         let step_id = |vertex: VertexId| steps.get(&vertex).map(|step| step.info.id);
         let stop = Stop::new(self.builder.cancel).map_err(while_doing("cannot watch for a sign to stop"))?;
         let executor = Executor {
@@ -182,7 +212,7 @@ impl Build<'_, '_> {
             cache: &cache,
             context: self.context,
             runs: RunSteps {
-                run_dir: self.builder.run_dir.join("build"),
+                run_dir: scratch_dir(self.builder.run_dir),
                 network: self.builder.network,
                 ids: self.builder.images.user_namespace(),
                 stop: &stop,

@@ -9,6 +9,8 @@ use std::time::Duration;
 use dhow_engine::{BuildRequest, Built, DockerfileSource, Engine, StepNetwork};
 use dhow_oci::{Platform, Reference};
 
+use clap::ArgAction;
+
 use crate::error::CliError;
 use crate::progress::{self, Progress, ProgressMode};
 use crate::ui::Ui;
@@ -42,16 +44,16 @@ pub(crate) struct BuildArgs {
     #[arg(long, env = "DOCKER_DEFAULT_PLATFORM")]
     platform: Option<Platform>,
     /// Run every step, whether its result is known or not
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, hide_possible_values = true)]
     no_cache: bool,
     /// Look for newer base images in the registry
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, hide_possible_values = true)]
     pull: bool,
     /// Network of RUN steps
     #[arg(long, value_enum, default_value = "default", alias = "net")]
     network: NetworkArg,
     /// Print only the image ID
-    #[arg(short, long)]
+    #[arg(short, long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, hide_possible_values = true)]
     quiet: bool,
     /// How to show the build
     #[arg(long, value_enum, env = "BUILDKIT_PROGRESS", default_value = "auto")]
@@ -63,7 +65,7 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
     /// Remove intermediate containers; dhow leaves none
-    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     rm: Option<bool>,
     /// Always remove intermediate containers; dhow leaves none
     #[arg(long, hide = true)]
