@@ -1,7 +1,7 @@
 //! Removing containers, and what dead processes left of them.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Seek as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use dhow_image::Images;
 use dhow_runtime::ExitStatus;
 use dhow_snapshot::{OverlaySnapshotter, Snapshotter as _};
-use dhow_store::Store;
+use dhow_store::{RemoveRecordError, Store};
 
 use crate::containers::{Containers, snapshot_key};
 use crate::error::{FindError, RemoveError, RenameError, disk};
@@ -81,7 +81,15 @@ impl Containers {
             // Before the record goes: afterwards `sweep` would take them for forgotten.
             anonymous.iter().try_for_each(|name| volumes.keep(name))?;
         }
-        self.records().remove(&container.id)?;
+        match self.records().remove(&container.id) {
+            // What fills the disk may be in the container's own files, and then the database cannot write before
+            // they are gone.
+            Err(RemoveRecordError::Database(_)) => {
+                self.images.snapshots().remove(&snapshot_key(&container.id))?;
+                self.records().remove(&container.id)?;
+            }
+            removed => drop(removed?),
+        }
         self.discard_remains(&container.id)?;
         if with_volumes {
             anonymous.iter().try_for_each(|name| volumes.remove_unused(name))?;
@@ -174,8 +182,15 @@ pub(crate) fn remove_ended(
     let containers = Containers::new(Images::new(store, Arc::new(snapshots)), run, clock);
     // Whoever waits for the container has this file open and finds the status in it when the lock is free.
     let mut lock = fs::File::options().write(true).open(containers.run_dir(id).lock())?;
-    lock.write_all(&serde_json::to_vec(status)?)?;
+    let status = serde_json::to_vec(status)?;
+    let written = lock.write_all(&status);
     containers.discard(&containers.find(id)?)?;
+    if written.is_err() {
+        // The disk may have been full, and is no longer.
+        lock.set_len(0)?;
+        lock.rewind()?;
+        lock.write_all(&status)?;
+    }
     // It does not hurt anybody here to look for what others left.
     Ok(containers.sweep()?)
 }

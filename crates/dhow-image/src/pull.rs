@@ -165,10 +165,12 @@ impl Pull<'_> {
         let resolved = self.client.resolve(self.reference)?;
         let (target, mut document) = (resolved.descriptor, resolved.bytes);
         let mut descriptor = target.clone();
+        let mut documents = Vec::new();
         for _ in 0..INDEX_DEPTH_MAX {
-            self.put(&descriptor, &document)?;
-            match self.parse(&descriptor, &document)? {
-                Document::Manifest(manifest) => return self.finish(&target, &descriptor, &manifest, now),
+            let parsed = self.parse(&descriptor, &document)?;
+            documents.push((descriptor.clone(), document));
+            match parsed {
+                Document::Manifest(manifest) => return self.finish(&target, &documents, &manifest, now),
                 Document::Index(index) => {
                     let entry = index.select(self.platform).ok_or_else(|| self.no_platform(&index))?;
                     descriptor = entry.clone();
@@ -254,7 +256,7 @@ impl Pull<'_> {
     fn finish(
         &self,
         target: &Descriptor,
-        descriptor: &Descriptor,
+        documents: &[(Descriptor, Vec<u8>)],
         manifest: &Manifest,
         now: i64,
     ) -> Result<Pulled, PullError> {
@@ -275,7 +277,10 @@ impl Pull<'_> {
             Install { images: self.images, lease: self.lease, open: &open, observer: self.observer };
         let stack = Stack::new(&manifest.layers, &config.rootfs.diff_ids);
         install.run(&stack).map_err(|error| self.not_installed(error))?;
+        // Only now: a pull that fails leaves nothing but bytes to continue from.
+        documents.iter().try_for_each(|(descriptor, document)| self.put(descriptor, document))?;
         self.put(&manifest.config, &bytes)?;
+        let (descriptor, _) = documents.last().expect("the manifest itself is among the documents");
         self.record(target, descriptor, manifest, &config, now)
     }
 

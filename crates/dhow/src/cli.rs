@@ -127,7 +127,11 @@ fn usage(error: &clap::Error) -> ExitCode {
         | ErrorKind::MissingSubcommand
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => 1,
         // A word too many is told as an unknown argument; it is no flag.
-        ErrorKind::UnknownArgument if !names_flag(error) => 1,
+        ErrorKind::UnknownArgument | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues
+            if !names_flag(error) =>
+        {
+            1
+        }
         _ => 125,
     })
 }

@@ -170,7 +170,9 @@ impl Storm {
         rig.ok(&format!("docker rmi -f {}", images.into_iter().collect::<Vec<_>>().join(" ")));
         rig.ok("docker image prune -af");
         assert_eq!(rig.ok("docker ps -aq") + &rig.ok("docker images -aq"), "");
-        for folder in ["root/containers", "root/leases", "run/containers"] {
+        // A folder that a killed `create` left half-made goes with the first sweep after a minute, since its maker
+        // may be between two instructions; dhow-container's own stories show that.
+        for folder in ["root/leases", "run/containers"] {
             // Shims may still be tidying up.
             rig.eventually(folder, || names(&rig.path(folder)).is_empty());
         }
