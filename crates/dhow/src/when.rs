@@ -8,8 +8,10 @@ use crate::error::CliError;
 /// says otherwise), or how long ago, such as `10m` or `1h30m`. Returns seconds since 1970.
 pub(crate) fn parse(text: &str, now: Timestamp) -> Result<i64, CliError> {
     let invalid = || CliError::new(format!("'{text}' is not a time, such as 2026-01-31T12:00:00 or 24h"));
-    let whole = text.split_once('.').map_or(text, |(seconds, _)| seconds);
-    if let Ok(seconds) = whole.parse::<i64>() {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if let Ok(seconds) = whole.parse::<i64>()
+        && fraction.bytes().all(|c| c.is_ascii_digit())
+    {
         return Ok(seconds);
     }
     if let Ok(time) = text.parse::<Timestamp>() {

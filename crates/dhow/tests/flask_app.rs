@@ -68,7 +68,9 @@ fn classic_output(said: &str) {
     assert_eq!(said.matches("\n ---> Running in ").count(), 2, "both RUNs:\n{said}");
     let built = said
         .lines()
-        .find_map(|line| line.strip_prefix("Successfully built "))
+        .filter_map(|line| line.strip_prefix("Successfully built "))
+        // pip says so too, of what it builds.
+        .next_back()
         .expect("it says what it built");
     assert!(is_id(built, 12), "{built}");
     let after_cmd = said.split("Step 8/8").nth(1).and_then(|rest| rest.lines().nth(1)).unwrap_or_default();
