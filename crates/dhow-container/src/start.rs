@@ -70,8 +70,8 @@ impl Containers {
         let request = self.shim_request(&container)?;
         spawn(&request).map(Some).map_err(|error| {
             if container.record.host.auto_remove {
-                // Best effort: the error to be told is the other one.
-                let _ = self.discard(&container);
+                // Best effort, once the shim has let go of what it began: the error to be told is the other one.
+                let _ = self.wait_for_shim(&id).map(|_| self.discard(&container));
             }
             error.into()
         })
