@@ -233,7 +233,8 @@ impl OverlaySnapshotter {
                 collected.leftovers += 1;
                 trash.push(path);
             } else if let Some(key) = entry.strip_prefix("active-").and_then(|key| key.parse().ok()) {
-                if keep(&key) || is_active_locked(&path)? {
+                // The lock first: its owner makes a record and then lets go, so who finds it free finds the record.
+                if is_active_locked(&path)? || keep(&key) {
                     continue;
                 }
                 let name = self.temporary("trash");

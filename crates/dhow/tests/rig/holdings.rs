@@ -30,11 +30,12 @@ impl Rig {
     }
 }
 
-/// The names in a folder; none if it is not there.
+/// The names in a folder, without that of its lock; none if it is not there.
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> =
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|name| name != "lock");
     names.sort_unstable();
     names
 }
