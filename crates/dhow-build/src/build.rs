@@ -410,7 +410,7 @@ impl Build<'_, '_> {
         }
         let body = serde_json::to_string(&now).expect("a list of texts is JSON");
         let records = self.builder.images.store().records(LAST_BUILD);
-        records.put(&self.record_key(), None, &body, &[]).map_err(while_doing("cannot record the build"))
+        records.put_soon(&self.record_key(), &body, &[]).map_err(while_doing("cannot record the build"))
     }
 }
 

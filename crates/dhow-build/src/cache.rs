@@ -139,7 +139,7 @@ impl<'a> StepCache<'a> {
             keys.insert(0, key);
             keys.truncate(EARLIER_MAX);
             let body = serde_json::to_string(&keys).expect("a list of texts is JSON");
-            records.put(&place, None, &body, &[]).map_err(while_doing("cannot write the build cache"))?;
+            records.put_soon(&place, &body, &[]).map_err(while_doing("cannot write the build cache"))?;
         }
         Ok(())
     }
@@ -199,7 +199,7 @@ impl<'a> Cache<Step, StepError> for &'a StepCache<'a> {
         let body = serde_json::to_string(&kept).expect("facts and layers are JSON");
         let records = self.images.store().records(STEPS);
         records
-            .put(&key.to_string(), None, &body, &refs)
+            .put_soon(&key.to_string(), &body, &refs)
             .map_err(while_doing("cannot write the build cache"))?;
         Ok(self.remember_site(key, site)?)
     }

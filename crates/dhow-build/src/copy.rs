@@ -328,3 +328,6 @@ fn is_same(before: &Stat, now: &Stat) -> bool {
 fn copy_bytes(source: &mut File, copy: &mut File) -> io::Result<u64> {
     io::copy(source, copy)
 }
+
+#[cfg(test)]
+mod tests;

@@ -665,3 +665,6 @@ fn layer_history(created_by: String) -> History {
 fn config_history(created_by: String) -> History {
     History { empty_layer: true, ..layer_history(created_by) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -300,3 +300,6 @@ fn check(rules: Option<&IgnoreRules>, parent: &IgnoreState, path: &Path) -> (boo
 fn reincludes(rules: Option<&IgnoreRules>, path: &Path) -> bool {
     rules.is_some_and(|rules| rules.may_have_reincluded_children(path.as_os_str().as_bytes()))
 }
+
+#[cfg(test)]
+mod tests;

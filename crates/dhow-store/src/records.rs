@@ -143,9 +143,26 @@ impl<'s> RecordStore<'s> {
 
     /// Writes a record, or writes over the one with the same key. `refs` is all it keeps alive from now on.
     pub fn put(&self, key: &str, name: Option<&str>, body: &str, refs: &[Ref]) -> Result<(), PutRecordError> {
+        self.write(Durability::Now, key, name, body, refs)
+    }
+
+    /// As [`put`](Self::put) without a name, for what can be made again: the disk is not waited for, so a
+    /// power cut may take the record back. It never takes back a part of it.
+    pub fn put_soon(&self, key: &str, body: &str, refs: &[Ref]) -> Result<(), PutRecordError> {
+        self.write(Durability::Soon, key, None, body, refs)
+    }
+
+    fn write(
+        &self,
+        durability: Durability,
+        key: &str,
+        name: Option<&str>,
+        body: &str,
+        refs: &[Ref],
+    ) -> Result<(), PutRecordError> {
         let kind = self.kind;
         let sync_failed = |(path, source)| PutRecordError::Sync { path, source };
-        self.store.database().write(Durability::Now, |transaction| {
+        self.store.database().write(durability, |transaction| {
             if let Some(holder) = taken(transaction, kind, key, name)? {
                 let name = name.unwrap_or_default().to_owned();
                 return Err(PutRecordError::NameTaken { kind, name, holder });

@@ -13,6 +13,7 @@ mod bad_build;
 mod bad_disk;
 mod bad_registry;
 mod bad_run;
+mod build_files;
 mod cache;
 mod containers;
 mod flask_app;
