@@ -14,6 +14,8 @@ use super::{Lines, Progress};
 const OUTPUT_LINES: usize = 6;
 /// Lines kept of a step, to be shown whole if it fails.
 const KEPT_LINES: usize = 2000;
+/// Of a title at least this much is shown, whatever else is to be said on its line.
+const TITLE_CELLS_MIN: usize = 24;
 /// The size of a terminal that does not tell.
 const SIZE_DEFAULT: Size = Size { columns: 80, rows: 24 };
 
@@ -96,16 +98,28 @@ impl Tty {
         let rows: usize = self.drawn.iter().map(|cells| cells.div_ceil(size.columns).max(1)).sum();
         match rows.min(size.rows - 1) {
             0 => {}
-            rows => write!(screen, "\x1b[{rows}F\x1b[J").expect("a String takes all text"),
+            rows => write!(screen, "\x1b[{rows}F").expect("a String takes all text"),
         }
-        screen.push_str(still);
         let live = self.live(size);
         self.drawn = live.iter().map(|line| cells(line)).collect();
-        for line in live {
+        // Line by line, as clearing all from the first row on makes some terminals keep what is cleared.
+        for line in still.lines().map(str::to_owned).chain(live) {
             screen.push_str(&line);
-            screen.push('\n');
+            screen.push_str("\x1b[K\n");
         }
+        screen.push_str("\x1b[J");
         super::complain(&screen);
+    }
+
+    /// `title` with what is said before and after it, short enough for one line if that can be.
+    fn line(&self, before: &str, id: StepId, after: &str) -> String {
+        let title = &self.titles[&id];
+        let room = (size().columns - 1).saturating_sub(cells(before) + cells(after)).max(TITLE_CELLS_MIN);
+        let title = match cells(title) > room {
+            true => format!("{}…", cut(title, room - 1)),
+            false => title.clone(),
+        };
+        format!("{before}{title}{after}")
     }
 
     /// The live part; it is never higher than the screen, as what has left it cannot be redrawn.
@@ -141,22 +155,22 @@ impl Tty {
 
     fn finished(&mut self, id: StepId, layer_bytes: Option<u64>) {
         let Some(running) = self.running.remove(&id) else { return };
-        let title = &self.titles[&id];
         let line = if running.is_cached {
-            self.dim(&format!(" CACHED {title}"))
+            self.dim(&self.line(" CACHED ", id, ""))
         } else {
             let size = layer_bytes.map(|bytes| format!("  {}", human_size(bytes))).unwrap_or_default();
             let reason = running.reason.as_ref().map(|reason| self.dim(&format!("  ({reason})")));
-            format!(" {:5.1}s {title}{size}{}", running.seconds(), reason.unwrap_or_default())
+            let after = format!("{size}{}", reason.unwrap_or_default());
+            self.line(&format!(" {:5.1}s ", running.seconds()), id, &after)
         };
-        self.draw(&format!("{line}\n"));
+        self.draw(&line);
     }
 
     /// A failed step leaves all its output on the screen, in front of the error.
     fn failed(&mut self, id: StepId) {
         let Some(mut running) = self.running.remove(&id) else { return };
         running.lines.finish(|line| running.output.push_back(line.to_owned()));
-        let mut text = format!("{}\n", self.red(&format!(" FAILED {}", self.titles[&id])));
+        let mut text = format!("{}\n", self.red(&self.line(" FAILED ", id, "")));
         for line in &running.output {
             writeln!(text, "        {line}").expect("a String takes all text");
         }
@@ -169,8 +183,8 @@ impl Tty {
 
     fn given_up(&mut self, id: StepId) {
         if self.running.remove(&id).is_some() {
-            let line = self.dim(&format!(" CANCELED {}", self.titles[&id]));
-            self.draw(&format!("{line}\n"));
+            let line = self.dim(&self.line(" CANCELED ", id, ""));
+            self.draw(&line);
         }
     }
 }
