@@ -187,7 +187,11 @@ fn sweep_ingests(store: &Store, options: &GcOptions, report: &mut GcReport) -> R
         if resumable && age.map_err(at(&path))? < options.partial_age_max {
             continue;
         }
-        locked.remove().map_err(at(&path))?;
+        match locked.remove() {
+            // A blob that was taken away twice goes under one name, which whoever removes the first takes with it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            removed => removed.map_err(at(&path))?,
+        }
         if !name.starts_with(CONDEMNED_PREFIX) {
             report.ingests += 1;
             report.ingest_bytes += metadata.len();
