@@ -1,22 +1,20 @@
 //! From a Dockerfile to a graph: which stages the target needs, and what each instruction means there.
 
+mod base;
+mod files;
+mod run;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use dhow_dockerfile::{
-    AddInstruction, ArgInstruction, CopyInstruction, Dockerfile, FileCopy, Instruction, InstructionKind,
-    NetworkMode, RunInstruction, Script, Security, Span, Stage,
-};
-use dhow_oci::{History, ImageConfig, Platform, Reference};
+use dhow_dockerfile::{ArgInstruction, CopyInstruction, Dockerfile, InstructionKind, Span};
+use dhow_oci::{History, Platform, Reference};
 use dhow_solver::{CachePolicy, Graph, Site, Vertex, VertexId};
 
-use crate::chmod::Chmod;
 use crate::configure;
 use crate::error::{BuildError, StepError, StepFailure};
 use crate::event::{StepId, StepInfo};
-use crate::plan::{
-    BaseImage, CopyFrom, CopyOp, Layer, Op, Plan, PlannedHistory, PlannedStage, PlannedStep, RunOp, WorkdirOp,
-};
-use crate::request::{BuildRequest, StepNetwork};
+use crate::plan::{BaseImage, Layer, Op, Plan, PlannedHistory, PlannedStage, PlannedStep, WorkdirOp};
+use crate::request::BuildRequest;
 use crate::scope::{Arguments, Declared, Scope};
 
 /// What BuildKit writes into the history of images, and tools look for.
@@ -253,57 +251,6 @@ impl Lowering<'_> {
         Ok(current.end)
     }
 
-    /// Where a stage starts, and the instructions its base image triggers.
-    fn from(
-        &mut self,
-        index: usize,
-        stage: &Stage,
-        base: &str,
-    ) -> Result<(StageEnd, Vec<(String, InstructionKind)>), BuildError> {
-        if let Some(earlier) = self.earlier_stage(base, index) {
-            let mut end = self.stage_end(earlier)?;
-            let triggers = std::mem::take(&mut end.planned.config.config.on_build);
-            return Ok((end, self.triggers(stage.span, &triggers)?));
-        }
-        let platform = match &stage.platform {
-            None => self.platform.clone(),
-            Some(text) => {
-                let text = self.expand_global(text, stage.span)?;
-                let parsed: Result<Platform, _> = text.parse();
-                parsed.map_err(|error| self.fail(stage.span, StepError::Invalid(error.to_string())))?
-            }
-        };
-        let image = if base == "scratch" {
-            BaseImage { config: ImageConfig::scratch(&platform), layers: Vec::new() }
-        } else {
-            let reference = self.reference(base, stage.span)?;
-            self.world.base(&reference, &platform).map_err(|error| self.fail(stage.span, error))?
-        };
-        let history = image.config.history.iter().map(|entry| PlannedHistory {
-            entry: entry.clone(),
-            vertex: None,
-            is_config: false,
-        });
-        let history = history.collect();
-        let mut config = image.config;
-        let vertex = self.base_vertex(base, image.layers, config.created.clone());
-        let triggers = std::mem::take(&mut config.config.on_build);
-        if config.config.env_value("PATH").is_none() {
-            config.config.set_env("PATH", DEFAULT_PATH);
-        }
-        if config.config.working_dir.is_empty() {
-            config.config.working_dir = "/".to_owned();
-        }
-        // An image that is built on another is nobody else's work.
-        config.other.remove("id");
-        config.other.remove("parent");
-        config.other.remove("container");
-        config.other.remove("container_config");
-        let planned = PlannedStage { base: vertex, vertex, config, history };
-        let triggers = self.triggers(stage.span, &triggers)?;
-        Ok((StageEnd { planned, declared: Declared::default() }, triggers))
-    }
-
     fn reference(&self, text: &str, span: Span) -> Result<Reference, BuildError> {
         if text.is_empty() {
             let message = "base name should not be blank: a variable in it has no value".to_owned();
@@ -318,23 +265,6 @@ impl Lowering<'_> {
         let site = Site { position: format!("image {name}"), instruction: format!("FROM {name}") };
         let op = Op::Base { layers, created };
         self.graph.add(Vertex { op, inputs: Vec::new(), site, cache: CachePolicy::Bypass })
-    }
-
-    fn triggers(
-        &self,
-        span: Span,
-        triggers: &[String],
-    ) -> Result<Vec<(String, InstructionKind)>, BuildError> {
-        let mut instructions = Vec::new();
-        for trigger in triggers {
-            let (parsed, diagnostics) = Instruction::parse(trigger);
-            if let Some(mistake) = diagnostics.iter().find(|found| found.is_error()) {
-                let message = format!("ONBUILD trigger `{trigger}` of the base image: {}", mistake.message);
-                return Err(self.fail(span, StepError::Invalid(message)));
-            }
-            instructions.extend(parsed.map(|instruction| (instruction.original, instruction.kind)));
-        }
-        Ok(instructions)
     }
 
     /// Adds a step to the plan and to the stage.
@@ -452,54 +382,6 @@ impl Lowering<'_> {
         vertex
     }
 
-    fn run(
-        &mut self,
-        current: &mut Current,
-        run: &RunInstruction,
-        at: &Written<'_>,
-    ) -> Result<(), BuildError> {
-        self.refuse(at.span, !run.mounts.is_empty(), "RUN --mount")?;
-        self.refuse(at.span, !run.devices.is_empty(), "RUN --device")?;
-        self.refuse(at.span, run.security == Security::Insecure, "RUN --security=insecure")?;
-        let scope = self.scope(current);
-        let shell = configure::shell(scope.config);
-        let args = match run.script() {
-            Script::Exec(words) => words,
-            Script::Shell(text) => shell.into_iter().chain([text]).collect(),
-            Script::File { .. } => return self.refuse(at.span, true, "a heredoc that starts with #!"),
-        };
-        let env = scope.environment();
-        let visible: Vec<String> = current
-            .end
-            .declared
-            .visible(scope.config)
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        let config = &scope.config.config;
-        let op = RunOp {
-            args: args.clone(),
-            env,
-            proxies: self.arguments.proxies(),
-            cwd: configure::join_path("/", &config.working_dir),
-            user: config.user.clone(),
-            network: match run.network {
-                NetworkMode::Default => self.request.network,
-                NetworkMode::None => StepNetwork::None,
-                NetworkMode::Host => StepNetwork::Host,
-            },
-        };
-        let count = if visible.is_empty() {
-            String::new()
-        } else {
-            format!("|{} {} ", visible.len(), visible.join(" "))
-        };
-        let created_by = format!("RUN {count}{} # buildkit", args.join(" "));
-        let inputs = vec![current.end.planned.vertex];
-        let vertex = self.vertex(current, Op::Run(op), inputs, at.text);
-        self.step(current, at, Some(vertex), Some(layer_history(created_by)));
-        Ok(())
-    }
-
     fn workdir(&mut self, current: &mut Current, path: &str, at: &Written<'_>) -> Result<(), BuildError> {
         let path = self.expand(current, at.span, path)?;
         let config = &mut current.end.planned.config.config;
@@ -518,144 +400,9 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn copy(
-        &mut self,
-        current: &mut Current,
-        copy: &CopyInstruction,
-        at: &Written<'_>,
-    ) -> Result<(), BuildError> {
-        self.refuse(at.span, copy.parents, "COPY --parents")?;
-        let (from, input) = match &copy.from {
-            None => (CopyFrom::Context, None),
-            Some(name) => {
-                let vertex = self.copy_source(current.index, at.span, name)?;
-                (CopyFrom::Stage(name.clone()), Some(vertex))
-            }
-        };
-        let reading = Reading { from, input, unpack: None };
-        self.files(current, &copy.files, reading, at)
-    }
-
-    fn add(
-        &mut self,
-        current: &mut Current,
-        add: &AddInstruction,
-        at: &Written<'_>,
-    ) -> Result<(), BuildError> {
-        self.refuse(at.span, add.checksum.is_some(), "ADD --checksum")?;
-        self.refuse(at.span, add.keep_git_dir.is_some(), "ADD --keep-git-dir")?;
-        for source in &add.files.sources {
-            let source = self.expand(current, at.span, source)?;
-            let is_remote =
-                ["http://", "https://", "git@", "git://", "ssh://"].iter().any(|p| source.starts_with(p));
-            self.refuse(at.span, is_remote, &format!("ADD of the remote source {source}"))?;
-        }
-        let unpack = add.unpack.unwrap_or(true);
-        let reading = Reading { from: CopyFrom::Context, input: None, unpack: Some(unpack) };
-        self.files(current, &add.files, reading, at)
-    }
-
     fn refuse(&self, span: Span, is_used: bool, what: &str) -> Result<(), BuildError> {
         if is_used { Err(self.fail(span, StepError::Unsupported(what.to_owned()))) } else { Ok(()) }
     }
-
-    fn copy_source(&mut self, index: usize, span: Span, name: &str) -> Result<VertexId, BuildError> {
-        if let Some(earlier) = self.stage_for_copy(name, index) {
-            return Ok(self.stage_end(earlier)?.planned.vertex);
-        }
-        if let Some(vertex) = self.images.get(name) {
-            return Ok(*vertex);
-        }
-        if name.parse::<usize>().is_ok() || name.eq_ignore_ascii_case(self.own_name(index)) {
-            let message = format!("invalid from flag value {name}: there is no such stage before this one");
-            return Err(self.fail(span, StepError::Invalid(message)));
-        }
-        let reference = self.reference(name, span)?;
-        let image = self.world.base(&reference, &self.platform).map_err(|error| self.fail(span, error))?;
-        let vertex = self.base_vertex(name, image.layers, image.config.created);
-        self.images.insert(name.to_owned(), vertex);
-        Ok(vertex)
-    }
-
-    fn own_name(&self, index: usize) -> &str {
-        self.source.dockerfile.stages[index].name.as_deref().unwrap_or_default()
-    }
-
-    fn files(
-        &mut self,
-        current: &mut Current,
-        files: &FileCopy,
-        reading: Reading,
-        at: &Written<'_>,
-    ) -> Result<(), BuildError> {
-        let name = if reading.unpack.is_some() { "ADD" } else { "COPY" };
-        let Reading { from, input, unpack } = reading;
-        let (mut sources, mut dest) = (&files.sources, &files.dest);
-        if let Some(comment) = &files.trailing_comment
-            && from == CopyFrom::Context
-            && !self.world.context_has("#")
-        {
-            self.world.warn(at.span, comment.warning(), Some(format!("write `{}`", comment.fixed_line)));
-            (sources, dest) = (&comment.sources, &comment.dest);
-        }
-        let scope = self.scope(current);
-        let expand =
-            |word: &String| scope.expand(word).map_err(|error| StepError::Invalid(error.to_string()));
-        let inline = files.heredocs.iter().map(|doc| {
-            let body = doc.body();
-            let body = if doc.expand { scope.expand_heredoc(&body) } else { Ok(body) };
-            body.map(|body| (doc.name.clone(), body)).map_err(|error| StepError::Invalid(error.to_string()))
-        });
-        let made = (|| {
-            let dest = expand(dest)?;
-            let chmod = files.chmod.as_ref().map(&expand).transpose()?;
-            let chown = files.chown.as_ref().map(&expand).transpose()?;
-            // Whose numbers belong to a name is written in the layers below.
-            let needs_below = chmod.is_some() || chown.as_deref().is_some_and(has_names);
-            Ok(CopyOp {
-                from,
-                sources: sources.iter().map(&expand).collect::<Result<_, StepError>>()?,
-                inline: inline.collect::<Result<_, StepError>>()?,
-                dest: destination(&scope.config.config.working_dir, &dest),
-                chown,
-                chmod: chmod.map(|text| Chmod::parse(&text).map_err(StepError::Invalid)).transpose()?,
-                excludes: files.excludes.iter().map(&expand).collect::<Result<_, StepError>>()?,
-                unpack: unpack.unwrap_or(false),
-                link: files.link && !needs_below,
-            })
-        })();
-        let op = made.map_err(|cause| self.fail(at.span, cause))?;
-        let shown: Vec<&str> = op
-            .sources
-            .iter()
-            .map(String::as_str)
-            .chain(op.inline.iter().map(|(name, _)| name.as_str()))
-            .collect();
-        let created_by = format!("{name} {} {dest} # buildkit", shown.join(" "));
-        let inputs = [current.end.planned.vertex].into_iter().chain(input).collect();
-        let vertex = self.vertex(current, Op::Copy(op), inputs, at.text);
-        self.step(current, at, Some(vertex), Some(layer_history(created_by)));
-        Ok(())
-    }
-}
-
-/// Where a `COPY` or `ADD` reads, and whether it is an `ADD` and unpacks.
-struct Reading {
-    from: CopyFrom,
-    input: Option<VertexId>,
-    unpack: Option<bool>,
-}
-
-/// Whether `user[:group]` is not all numbers.
-fn has_names(owner: &str) -> bool {
-    !owner.split(':').all(|part| part.bytes().all(|c| c.is_ascii_digit()))
-}
-
-/// An absolute destination that still ends in a slash if it was written so.
-fn destination(working_dir: &str, dest: &str) -> String {
-    let path = configure::join_path(working_dir, dest);
-    let is_dir = dest.ends_with('/') || dest == "." || dest.ends_with("/.") || dest.ends_with("..");
-    if is_dir && path != "/" { format!("{path}/") } else { path }
 }
 
 fn layer_history(created_by: String) -> History {

@@ -31,6 +31,25 @@ pub struct BuildRequest {
     pub jobs: NonZeroUsize,
 }
 
+impl BuildRequest {
+    /// The whole of the default Dockerfile of a folder, one step at a time.
+    pub fn new(context: PathBuf) -> BuildRequest {
+        BuildRequest {
+            context,
+            dockerfile: DockerfileSource::Default,
+            names: Vec::new(),
+            build_args: BTreeMap::new(),
+            target: None,
+            labels: BTreeMap::new(),
+            platform: None,
+            no_cache: false,
+            pull: false,
+            network: StepNetwork::Default,
+            jobs: NonZeroUsize::MIN,
+        }
+    }
+}
+
 /// Where the instructions of a build are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DockerfileSource {

@@ -1,15 +1,13 @@
 //! Plans as data: what a Dockerfile asks to be done, without a kernel or a store.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use dhow_oci::ImageConfig;
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::request::DockerfileSource;
 
 /// Two images: `base`, which is plain, and `triggers`, which copies from the first stage of whoever uses it.
 #[derive(Default)]
@@ -40,17 +38,8 @@ fn plan(text: &str, change: impl FnOnce(&mut BuildRequest)) -> String {
     let (dockerfile, diagnostics) = Dockerfile::parse(text);
     assert!(!diagnostics.iter().any(|found| found.is_error()), "{diagnostics:?}");
     let mut request = BuildRequest {
-        context: PathBuf::new(),
-        dockerfile: DockerfileSource::Default,
-        names: Vec::new(),
-        build_args: BTreeMap::new(),
-        target: None,
-        labels: BTreeMap::new(),
         platform: Some("linux/amd64".parse().expect("a platform")),
-        no_cache: false,
-        pull: false,
-        network: StepNetwork::Default,
-        jobs: NonZeroUsize::MIN,
+        ..BuildRequest::new(PathBuf::new())
     };
     change(&mut request);
     let images = Images::default();

@@ -187,7 +187,6 @@ fn request(args: BuildArgs, names: Vec<Reference>) -> Result<BuildRequest, CliEr
     // Step N/M only makes sense one after the other.
     let jobs = if args.progress == ProgressMode::Classic { NonZeroUsize::MIN } else { jobs };
     Ok(BuildRequest {
-        context,
         dockerfile,
         names,
         build_args: build_args(&args.build_args),
@@ -202,6 +201,7 @@ fn request(args: BuildArgs, names: Vec<Reference>) -> Result<BuildRequest, CliEr
             NetworkArg::None => StepNetwork::None,
         },
         jobs,
+        ..BuildRequest::new(context)
     })
 }
 

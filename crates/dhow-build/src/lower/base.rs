@@ -1,0 +1,79 @@
+//! Where a stage starts: an earlier stage, an image, or nothing.
+
+use dhow_dockerfile::{Instruction, InstructionKind, Span, Stage};
+use dhow_oci::{ImageConfig, Platform};
+
+use super::{DEFAULT_PATH, Lowering, StageEnd};
+use crate::error::{BuildError, StepError};
+use crate::plan::{BaseImage, PlannedHistory, PlannedStage};
+use crate::scope::Declared;
+
+impl Lowering<'_> {
+    /// Where a stage starts, and the instructions its base image triggers.
+    pub(super) fn from(
+        &mut self,
+        index: usize,
+        stage: &Stage,
+        base: &str,
+    ) -> Result<(StageEnd, Vec<(String, InstructionKind)>), BuildError> {
+        if let Some(earlier) = self.earlier_stage(base, index) {
+            let mut end = self.stage_end(earlier)?;
+            let triggers = std::mem::take(&mut end.planned.config.config.on_build);
+            return Ok((end, self.triggers(stage.span, &triggers)?));
+        }
+        let platform = match &stage.platform {
+            None => self.platform.clone(),
+            Some(text) => {
+                let text = self.expand_global(text, stage.span)?;
+                let parsed: Result<Platform, _> = text.parse();
+                parsed.map_err(|error| self.fail(stage.span, StepError::Invalid(error.to_string())))?
+            }
+        };
+        let image = if base == "scratch" {
+            BaseImage { config: ImageConfig::scratch(&platform), layers: Vec::new() }
+        } else {
+            let reference = self.reference(base, stage.span)?;
+            self.world.base(&reference, &platform).map_err(|error| self.fail(stage.span, error))?
+        };
+        let history = image.config.history.iter().map(|entry| PlannedHistory {
+            entry: entry.clone(),
+            vertex: None,
+            is_config: false,
+        });
+        let history = history.collect();
+        let mut config = image.config;
+        let vertex = self.base_vertex(base, image.layers, config.created.clone());
+        let triggers = std::mem::take(&mut config.config.on_build);
+        if config.config.env_value("PATH").is_none() {
+            config.config.set_env("PATH", DEFAULT_PATH);
+        }
+        if config.config.working_dir.is_empty() {
+            config.config.working_dir = "/".to_owned();
+        }
+        // An image that is built on another is nobody else's work.
+        config.other.remove("id");
+        config.other.remove("parent");
+        config.other.remove("container");
+        config.other.remove("container_config");
+        let planned = PlannedStage { base: vertex, vertex, config, history };
+        let triggers = self.triggers(stage.span, &triggers)?;
+        Ok((StageEnd { planned, declared: Declared::default() }, triggers))
+    }
+
+    pub(super) fn triggers(
+        &self,
+        span: Span,
+        triggers: &[String],
+    ) -> Result<Vec<(String, InstructionKind)>, BuildError> {
+        let mut instructions = Vec::new();
+        for trigger in triggers {
+            let (parsed, diagnostics) = Instruction::parse(trigger);
+            if let Some(mistake) = diagnostics.iter().find(|found| found.is_error()) {
+                let message = format!("ONBUILD trigger `{trigger}` of the base image: {}", mistake.message);
+                return Err(self.fail(span, StepError::Invalid(message)));
+            }
+            instructions.extend(parsed.map(|instruction| (instruction.original, instruction.kind)));
+        }
+        Ok(instructions)
+    }
+}
