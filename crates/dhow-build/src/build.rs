@@ -16,9 +16,11 @@ use dhow_store::Lease;
 
 use crate::cache::StepCache;
 use crate::context::{Context, DockerfileText};
-use crate::error::{BuildError, StepError, StepFailure, StoreFailure, while_doing};
+use crate::error::{BuildError, StepError, StepFailure, StoreFailure, chain, while_doing};
 use crate::event::{BuildEvent, Built, StepId, StepInfo, StepResult};
 use crate::execute::{Executor, Rootfs};
+use crate::history::{History, Recorder};
+use crate::log::{Logs, StepLog};
 use crate::lower::{self, World};
 use crate::plan::{BaseImage, Layer, Plan, PlannedHistory, PlannedStage, PlannedStep};
 use crate::request::BuildRequest;
@@ -63,7 +65,31 @@ type Observer<'a> = &'a (dyn Fn(BuildEvent<'_>) + Sync);
 impl Builder<'_> {
     /// Builds an image and tells `observer` what happens, from several threads.
     pub fn build(&self, request: &BuildRequest, observer: Observer<'_>) -> Result<Built, BuildError> {
+        let lease = self.images.store().lease("build").map_err(while_doing("cannot take a lease"))?;
+        let recorder = Recorder::new(self.clock);
+        let observe = |event: BuildEvent<'_>| {
+            recorder.event(&event);
+            observer(event);
+        };
+        let result = self.build_recorded(request, &lease, &recorder, &observe);
+        if let Some(record) = recorder.finish(request, &result)
+            && let Err(error) = History::new(self.images.store()).put(&record)
+        {
+            // The image is made, or is not, all the same.
+            observer(BuildEvent::Note(&format!("the build is not in the history: {}", chain(&error))));
+        }
+        result
+    }
+
+    fn build_recorded(
+        &self,
+        request: &BuildRequest,
+        lease: &Lease,
+        recorder: &Recorder,
+        observer: Observer<'_>,
+    ) -> Result<Built, BuildError> {
         let file = DockerfileText::read(&request.context, &request.dockerfile)?;
+        recorder.source(&file.name, &file.identity);
         let text = String::from_utf8_lossy(&file.text).into_owned();
         let (dockerfile, diagnostics) = Dockerfile::parse(&text);
         let (mistakes, warnings): (Vec<_>, Vec<_>) = diagnostics.into_iter().partition(Diagnostic::is_error);
@@ -75,12 +101,11 @@ impl Builder<'_> {
         }
         let context = Context::open(&request.context, &file)?;
         self.sweep();
-        let lease = self.images.store().lease("build").map_err(while_doing("cannot take a lease"))?;
         let world = BuildWorld {
             builder: self,
             request,
             context: &context,
-            lease: &lease,
+            lease,
             observer,
             file: &file,
             text: &text,
@@ -96,7 +121,8 @@ impl Builder<'_> {
             builder: self,
             request,
             observer,
-            lease: &lease,
+            recorder,
+            lease,
             context: &context,
             plan: &plan,
             source: &source,
@@ -182,6 +208,7 @@ struct Build<'a, 'b> {
     builder: &'a Builder<'b>,
     request: &'a BuildRequest,
     observer: Observer<'a>,
+    recorder: &'a Recorder,
     lease: &'a Lease,
     context: &'a Context,
     plan: &'a Plan,
@@ -193,6 +220,7 @@ struct Build<'a, 'b> {
 struct Done {
     rootfs: HashMap<VertexId, Rootfs>,
     images: HashMap<StepId, Digest>,
+    logs: HashMap<VertexId, StepLog>,
 }
 
 impl Build<'_, '_> {
@@ -207,6 +235,7 @@ impl Build<'_, '_> {
         let cache = StepCache::new(self.builder.images, self.lease, locks_dir(self.builder.run_dir))?;
         let step_id = |vertex: VertexId| steps.get(&vertex).map(|step| step.info.id);
         let stop = Stop::new(self.builder.cancel).map_err(while_doing("cannot watch for a sign to stop"))?;
+        let logs = Logs::new(self.builder.images.store(), self.lease, self.builder.clock);
         let executor = Executor {
             images: self.builder.images,
             cache: &cache,
@@ -222,26 +251,35 @@ impl Build<'_, '_> {
                     }
                 },
                 output: &|vertex, stream, bytes| {
+                    logs.push(vertex, stream, bytes);
                     if let Some(id) = step_id(vertex) {
                         (self.observer)(BuildEvent::Output(id, stream, bytes));
                     }
                 },
             },
             lease: self.lease,
+            logs: &logs,
             clock: self.builder.clock,
             name,
             counter: AtomicUsize::new(0),
             selections: Mutex::new(HashMap::new()),
-            finished: &|vertex, rootfs| {
-                done.lock().expect("no observer panics").rootfs.insert(vertex, rootfs.clone());
+            finished: &|vertex, rootfs, log| {
+                let mut done = done.lock().expect("no observer panics");
+                done.rootfs.insert(vertex, rootfs.clone());
+                done.logs.extend(log.map(|log| (vertex, log)));
             },
         };
         let observe = |event: Event| self.observe(&event, &steps, &done, &known);
         let shared = &cache;
         let solver = Solver::new(&executor, &shared, self.request.jobs, &observe);
-        let rootfs = solver
-            .solve(&self.plan.graph, self.plan.target().vertex)
-            .map_err(|error| self.failed(steps.get(&error.vertex).copied(), error.error))?;
+        let solved = solver.solve(&self.plan.graph, self.plan.target().vertex);
+        for (vertex, step) in &steps {
+            // Of steps that did not come to a result.
+            if let Some(log) = logs.finish(*vertex)? {
+                self.recorder.log(step.info.id, Some(log));
+            }
+        }
+        let rootfs = solved.map_err(|error| self.failed(steps.get(&error.vertex).copied(), error.error))?;
         let done = done.into_inner().expect("no observer panics");
         let target = self.plan.target();
         let config = self.assemble(target, &target.config, target.history.len(), &rootfs, &done.rootfs);
@@ -280,6 +318,9 @@ impl Build<'_, '_> {
         match event {
             Event::Started(vertex) => {
                 id(vertex).into_iter().for_each(|id| (self.observer)(BuildEvent::Started(id)))
+            }
+            Event::Keyed(vertex, key) => {
+                id(vertex).into_iter().for_each(|id| self.recorder.keyed(id, *key));
             }
             Event::LookedUp(vertex, Lookup::Hit) => {
                 id(vertex).into_iter().for_each(|id| (self.observer)(BuildEvent::Cached(id)));
@@ -334,7 +375,8 @@ impl Build<'_, '_> {
                 }
             }
             let layer_bytes = self.layer_bytes(step, &rootfs, &done.rootfs).filter(|_| is_own);
-            let result = StepResult { image, layer_bytes };
+            let log = done.logs.get(&vertex).copied().filter(|_| is_own);
+            let result = StepResult { image, layer_bytes, log };
             (self.observer)(BuildEvent::Finished(step.info.id, &result));
         }
     }

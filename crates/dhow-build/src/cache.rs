@@ -18,6 +18,7 @@ use dhow_store::{Lease, Record, Ref};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{StepError, StoreFailure, while_doing};
+use crate::log::StepLog;
 use crate::plan::Layer;
 
 const STEPS: &str = "cache";
@@ -33,6 +34,9 @@ pub(crate) struct Step {
     pub layers: Vec<Layer>,
     /// When it was made, RFC 3339.
     pub created: Option<String>,
+    /// What its program printed.
+    #[serde(default)]
+    pub log: Option<StepLog>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -194,7 +198,9 @@ impl<'a> Cache<Step, StepError> for &'a StepCache<'a> {
         });
         let trees: Vec<&Digest> = trees.collect();
         trees.iter().try_for_each(|digest| self.keep_tree(digest))?;
-        let refs: Vec<Ref> = layers.chain(trees.into_iter().map(|digest| Ref::Blob(*digest))).collect();
+        let logs = step.log.iter().map(|log| &log.blob);
+        let blobs = trees.into_iter().chain(logs).map(|digest| Ref::Blob(*digest));
+        let refs: Vec<Ref> = layers.chain(blobs).collect();
         let kept = Kept { facts: facts.clone(), step: step.clone() };
         let body = serde_json::to_string(&kept).expect("facts and layers are JSON");
         let records = self.images.store().records(STEPS);

@@ -2,6 +2,8 @@ use dhow_dockerfile::Diagnostic;
 use dhow_oci::{Digest, Reference};
 use dhow_solver::MissReason;
 
+use crate::log::StepLog;
+
 /// What happens during a build, for whoever shows it. Steps run at the same time interleave.
 #[derive(Debug)]
 pub enum BuildEvent<'a> {
@@ -14,6 +16,8 @@ pub enum BuildEvent<'a> {
         /// What is the matter.
         diagnostic: &'a Diagnostic,
     },
+    /// Something beside the build went wrong that does not keep the image from being made.
+    Note(&'a str),
     /// Base images are being looked up.
     Resolving(&'a Reference),
     /// A base image that is not here is being pulled.
@@ -75,6 +79,8 @@ pub struct StepResult {
     pub image: Digest,
     /// Bytes of files in the layer it made; `None` if it makes none.
     pub layer_bytes: Option<u64>,
+    /// What its program printed, now or when it ran.
+    pub log: Option<StepLog>,
 }
 
 /// A finished build.

@@ -20,7 +20,9 @@ use crate::chmod::Chmod;
 use crate::context::Context;
 use crate::copy::{CopyOptions, Destination, is_dir, make_dirs, modified};
 use crate::error::{StepError, StoreFailure, while_doing};
+use crate::facts::is_secret;
 use crate::hash::{self, Counts, HashError};
+use crate::log::{Logs, StepLog};
 use crate::owner::find_owner;
 use crate::plan::{CopyFrom, CopyOp, EnvVar, Layer, Op, RunOp, WorkdirOp};
 use crate::run::RunSteps;
@@ -73,13 +75,15 @@ pub(crate) struct Executor<'a> {
     pub context: &'a Context,
     pub runs: RunSteps<'a>,
     pub lease: &'a Lease,
+    /// What programs print.
+    pub logs: &'a Logs<'a>,
     pub clock: fn() -> jiff::Timestamp,
     /// Tells the active snapshots of this build from those of others.
     pub name: String,
     pub counter: AtomicUsize,
     /// What each `COPY` found when its facts were asked for; its copy uses the same.
     pub selections: Mutex<HashMap<VertexId, Selection>>,
-    pub finished: &'a (dyn Fn(VertexId, &Rootfs) + Sync),
+    pub finished: &'a (dyn Fn(VertexId, &Rootfs, Option<StepLog>) + Sync),
 }
 
 /// The files of a `COPY`.
@@ -115,7 +119,9 @@ impl Worker for Executor<'_> {
 
     fn run(&self, id: VertexId, vertex: &Vertex<Op>, inputs: &[Rootfs]) -> Result<Step, StepError> {
         match &vertex.op {
-            Op::Base { layers, created } => Ok(Step { layers: layers.clone(), created: created.clone() }),
+            Op::Base { layers, created } => {
+                Ok(Step { layers: layers.clone(), created: created.clone(), log: None })
+            }
             Op::Run(run) => self.run_program(id, run, &inputs[0]),
             Op::Workdir(workdir) => self.make_workdir(workdir, &inputs[0]),
             Op::Copy(copy) => self.copy_files(id, copy, inputs),
@@ -123,12 +129,13 @@ impl Worker for Executor<'_> {
     }
 
     fn join(&self, id: VertexId, vertex: &Vertex<Op>, inputs: &[Rootfs], step: Step) -> Rootfs {
+        let log = step.log;
         let rootfs = match &vertex.op {
             Op::Base { .. } => Rootfs::base(step),
             _ => inputs[0].with(step),
         };
         self.selections().remove(&id);
-        (self.finished)(id, &rootfs);
+        (self.finished)(id, &rootfs, log);
         rootfs
     }
 
@@ -136,9 +143,6 @@ impl Worker for Executor<'_> {
         self.runs.stop.now();
     }
 }
-
-/// Names that say that a value is not for other people's eyes.
-const SECRET_WORDS: [&str; 7] = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "APIKEY", "API_KEY", "CREDENTIAL"];
 
 fn run_facts(run: &RunOp, facts: &mut Facts) {
     facts.text(FactKind::Instruction, "", format!("RUN {}", run.args.join(" ")));
@@ -150,8 +154,7 @@ fn run_facts(run: &RunOp, facts: &mut Facts) {
     facts.text(FactKind::Option, "network", run.network.name());
     for EnvVar { name, value, is_arg } in &run.env {
         let kind = if *is_arg { FactKind::BuildArg } else { FactKind::Env };
-        let upper = name.to_ascii_uppercase();
-        if SECRET_WORDS.iter().any(|word| upper.contains(word)) {
+        if is_secret(name) {
             facts.hidden(kind, name, value);
         } else {
             facts.text(kind, name, value);
@@ -280,11 +283,12 @@ impl Executor<'_> {
             snapshot: dhow_image::snapshot_name(&layer.diff_id).to_string(),
         });
         let created = (self.clock)().round(jiff::Unit::Microsecond).unwrap_or_else(|_| (self.clock)());
-        Ok(Step { layers: layer.into_iter().collect(), created: Some(created.to_string()) })
+        Ok(Step { layers: layer.into_iter().collect(), created: Some(created.to_string()), log: None })
     }
 
     fn run_program(&self, id: VertexId, run: &RunOp, below: &Rootfs) -> Result<Step, StepError> {
-        self.step(&below.parents()?, |key, spec| self.runs.run(id, run, key, spec))
+        let step = self.step(&below.parents()?, |key, spec| self.runs.run(id, run, key, spec))?;
+        Ok(Step { log: self.logs.finish(id)?, ..step })
     }
 
     fn make_workdir(&self, workdir: &WorkdirOp, below: &Rootfs) -> Result<Step, StepError> {

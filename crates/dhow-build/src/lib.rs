@@ -22,7 +22,10 @@ mod copy;
 mod error;
 mod event;
 mod execute;
+mod facts;
 mod hash;
+mod history;
+mod log;
 mod lower;
 mod owner;
 mod plan;
@@ -39,6 +42,11 @@ pub use change::{ChangeError, change};
 pub use copy::CopyError;
 pub use error::{BuildError, StepError, StepFailure, StoreFailure};
 pub use event::{BuildEvent, Built, StepId, StepInfo, StepResult, Stream};
+pub use history::{
+    BUILDS_KEPT, BuildRecord, FindBuildError, FindStepError, History, RecordedRequest, StepOutcome,
+    StepRecord,
+};
+pub use log::{LogReader, Piece, StepLog};
 pub use request::{BuildRequest, DockerfileSource, StepNetwork};
 pub use run::NetworkRequest;
 pub use select::{IgnoredBy, SelectError};

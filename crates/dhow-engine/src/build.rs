@@ -5,8 +5,9 @@ use dhow_dockerfile::Diagnostic;
 use dhow_net::DnsConfig;
 
 pub use dhow_build::{
-    BuildError, BuildEvent, BuildRequest, Built, DockerfileSource, StepId, StepInfo, StepNetwork, StepResult,
-    Stream,
+    BuildError, BuildEvent, BuildRecord, BuildRequest, Built, DockerfileSource, FindBuildError,
+    FindStepError, History, LogReader, StepId, StepInfo, StepLog, StepNetwork, StepOutcome, StepRecord,
+    StepResult, StoreFailure, Stream,
 };
 pub use dhow_solver::MissReason;
 
@@ -34,6 +35,16 @@ impl Engine {
             clock: self.settings.clock,
         };
         builder.build(request, observer)
+    }
+
+    /// What was built here.
+    pub fn builds(&self) -> History<'_> {
+        History::new(self.store())
+    }
+
+    /// The output of a step's program.
+    pub fn build_log(&self, log: &StepLog) -> Result<LogReader, StoreFailure> {
+        LogReader::open(self.store(), &log.blob)
     }
 
     /// Bytes of the files in the build context that are not left out.

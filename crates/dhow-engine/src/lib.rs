@@ -21,8 +21,9 @@ use dhow_snapshot::{OverlaySnapshotter, SnapshotError};
 use dhow_store::{OpenError, Store};
 
 pub use build::{
-    BuildError, BuildEvent, BuildRequest, Built, DockerfileSource, MissReason, StepId, StepInfo, StepNetwork,
-    StepResult, Stream, render,
+    BuildError, BuildEvent, BuildRecord, BuildRequest, Built, DockerfileSource, FindBuildError,
+    FindStepError, History, LogReader, MissReason, StepId, StepInfo, StepLog, StepNetwork, StepOutcome,
+    StepRecord, StepResult, StoreFailure, Stream, render,
 };
 pub use dhow_image::{EnsureError, EnsurePolicy, PullEvent, PullObserver, PushObserver};
 pub use dhow_registry::{Config, ProxyConfig, Secret};

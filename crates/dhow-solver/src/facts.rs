@@ -106,7 +106,8 @@ impl Facts {
 }
 
 /// The name of a result: a digest of everything it depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct CacheKey(Digest);
 
 impl CacheKey {

@@ -1,6 +1,7 @@
 use std::fmt;
 
 use dhow_oci::Digest;
+use serde::{Deserialize, Serialize};
 
 use crate::{Fact, FactKind, FactValue, Facts, Tree};
 
@@ -8,7 +9,8 @@ use crate::{Fact, FactKind, FactValue, Facts, Tree};
 ///
 /// Variants are ordered from the outside in: the first one that applies is the one reported, because a
 /// changed instruction makes any comparison of its inputs meaningless.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum MissReason {
     /// The user asked for it to run.
     Refresh,
@@ -30,7 +32,8 @@ pub enum MissReason {
 }
 
 /// One fact that is not what it was.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Change {
     /// A build argument, environment variable or option. Values that may be secret are left out.
     Value {

@@ -85,6 +85,8 @@ pub enum Lookup {
 pub enum Event {
     /// Inputs are ready and the vertex is being looked at.
     Started(VertexId),
+    /// What the result depends on is known, and this is its name. Not told of vertices that bypass the cache.
+    Keyed(VertexId, CacheKey),
     /// The cache has answered.
     LookedUp(VertexId, Lookup),
     /// The result is there.
@@ -255,6 +257,7 @@ where
     ) -> Result<W::Step, W::Error> {
         let facts = self.worker.facts(id, vertex, inputs)?;
         let key = facts.key();
+        (self.observer)(Event::Keyed(id, key));
         let may_reuse = || vertex.cache == CachePolicy::Use || run.refreshed().contains(&key);
         if may_reuse()
             && let Some(step) = self.reuse(id, &key)?

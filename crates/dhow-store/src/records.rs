@@ -152,6 +152,26 @@ impl<'s> RecordStore<'s> {
         self.write(Durability::Soon, key, None, body, refs)
     }
 
+    /// As [`put_soon`](Self::put_soon), and removes all but the `max` records whose keys sort last.
+    pub fn put_latest(&self, key: &str, body: &str, refs: &[Ref], max: usize) -> Result<(), PutRecordError> {
+        self.put_soon(key, body, refs)?;
+        let max = i64::try_from(max).unwrap_or(i64::MAX);
+        let old = self.store.database().read(|connection| {
+            let mut query = connection.prepare_cached(
+                "SELECT key FROM records WHERE kind = ?1 ORDER BY key DESC LIMIT -1 OFFSET ?2",
+            )?;
+            let old = query.query_map(params![self.kind, max], |row| row.get::<_, String>(0))?;
+            Ok::<_, PutRecordError>(old.collect::<rusqlite::Result<Vec<_>>>()?)
+        })?;
+        if old.is_empty() {
+            return Ok(());
+        }
+        self.store.database().write(Durability::Soon, |transaction| {
+            old.iter().try_for_each(|key| delete(transaction, self.kind, key))?;
+            Ok(())
+        })
+    }
+
     fn write(
         &self,
         durability: Durability,
@@ -225,6 +245,18 @@ impl<'s> RecordStore<'s> {
         })
     }
 
+    /// The `max` records whose keys sort last, the last one first.
+    pub fn latest(&self, max: usize) -> Result<Vec<Record>, DatabaseError> {
+        let max = i64::try_from(max).unwrap_or(i64::MAX);
+        self.store.database().read(|connection| {
+            let mut query = connection.prepare_cached(
+                "SELECT key, name, body FROM records WHERE kind = ?1 ORDER BY key DESC LIMIT ?2",
+            )?;
+            let records = query.query_map(params![self.kind, max], record_from)?;
+            Ok(records.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
     /// What a record keeps alive.
     pub fn refs(&self, key: &str) -> Result<Vec<Ref>, DatabaseError> {
         self.store.database().read(|connection| Ok(refs::of(connection, self.kind, key)?))
@@ -276,13 +308,15 @@ impl<'s> RecordStore<'s> {
                 return Err(RemoveRecordError::InUse { kind, key: key.to_owned(), holders });
             }
             let record = get(transaction, kind, key)?;
-            transaction
-                .prepare_cached("DELETE FROM records WHERE kind = ?1 AND key = ?2")?
-                .execute([kind, key])?;
-            refs::clear(transaction, kind, key)?;
+            delete(transaction, kind, key)?;
             Ok(record)
         })
     }
+}
+
+fn delete(transaction: &Transaction<'_>, kind: &str, key: &str) -> rusqlite::Result<()> {
+    transaction.prepare_cached("DELETE FROM records WHERE kind = ?1 AND key = ?2")?.execute([kind, key])?;
+    refs::clear(transaction, kind, key)
 }
 
 fn is(holder: &Holder, kind: &str, key: &str) -> bool {

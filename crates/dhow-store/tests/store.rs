@@ -77,6 +77,23 @@ fn check_error(error: impl std::fmt::Display, expected: Expect) {
 }
 
 #[test]
+fn of_records_that_come_and_go_the_latest_stay() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::open(dir.path()).expect("a store");
+    let lease = store.lease("test").expect("a lease");
+    let records = store.records("diary");
+    for day in 1..=5 {
+        let page = store.content().put(&lease, format!("page {day}").as_bytes()).expect("a blob").digest;
+        records.put_latest(&format!("day-{day}"), "{}", &[Ref::Blob(page)], 3).expect("a record");
+    }
+    let days: Vec<String> =
+        records.latest(2).expect("records").into_iter().map(|record| record.key).collect();
+    assert_eq!(days, ["day-5", "day-4"]);
+    assert_eq!(records.list().expect("records").len(), 3);
+    assert_eq!(records.refs("day-2").expect("references"), []);
+}
+
+#[test]
 fn a_committed_blob_reads_back() {
     let home = home();
     let lease = home.lease();

@@ -23,6 +23,7 @@ struct Cli {
 enum Command {
     // images: alphabetical
     /// Manage builds
+    #[command(visible_alias = "buildx")]
     Builder(commands::builder::BuilderArgs),
     /// Show how an image was made
     History(commands::history::HistoryArgs),
@@ -95,7 +96,7 @@ enum Command {
 
 /// Runs one command line and returns the exit status of the process.
 pub(crate) fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::try_parse_from(words_for_logs(args.collect())) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -112,6 +113,21 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             ExitCode::from(error.code())
         }
     }
+}
+
+/// `dhow build logs [BUILD [STEP]]` stands for `dhow builder history logs`, but only where it cannot mean a build
+/// of the folder `logs`: when there is no such folder, or when more words follow, as a build takes one folder.
+fn words_for_logs(mut words: Vec<OsString>) -> Vec<OsString> {
+    let is_logs = words.get(1).is_some_and(|word| word == "build")
+        && words.get(2).is_some_and(|word| word == "logs")
+        && match words.get(3) {
+            None => !std::path::Path::new("logs").is_dir(),
+            Some(word) => !word.as_encoded_bytes().starts_with(b"-"),
+        };
+    if is_logs {
+        words.splice(1..3, ["builder", "history", "logs"].map(OsString::from));
+    }
+    words
 }
 
 /// Help is a success. Docker's status is 125 for a flag it does not know or cannot read, and 1 for a command

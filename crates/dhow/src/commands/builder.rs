@@ -15,11 +15,14 @@ pub(crate) struct BuilderArgs {
 #[derive(clap::Subcommand, Debug)]
 enum BuilderCommand {
     /// Build an image from a Dockerfile
-    Build(commands::build::BuildArgs),
+    Build(Box<commands::build::BuildArgs>),
+    /// Show and remove what is remembered of builds
+    History(commands::builds::BuildsArgs),
 }
 
 pub(crate) fn run(args: BuilderArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
     match args.command {
-        BuilderCommand::Build(args) => commands::build::run(args, engine, ui),
+        BuilderCommand::Build(args) => commands::build::run(*args, engine, ui),
+        BuilderCommand::History(args) => commands::builds::run(args, engine, ui),
     }
 }

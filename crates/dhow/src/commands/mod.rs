@@ -3,6 +3,7 @@
 pub(crate) mod attach;
 pub(crate) mod build;
 pub(crate) mod builder;
+mod builds;
 pub(crate) mod commit;
 pub(crate) mod container;
 mod container_inspect;

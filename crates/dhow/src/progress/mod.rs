@@ -68,7 +68,7 @@ fn complain(text: &str) {
 
 /// Splits output that arrives in pieces into lines.
 #[derive(Default)]
-struct Lines(Vec<u8>);
+pub(crate) struct Lines(Vec<u8>);
 
 impl Lines {
     /// A line without an end is shown when it is as long as this.
@@ -76,7 +76,7 @@ impl Lines {
 
     /// Adds a piece and hands out the lines it completes. A carriage return starts a line over, as the
     /// progress bars of the programs run expect.
-    fn push(&mut self, bytes: &[u8], mut line: impl FnMut(&str)) {
+    pub(crate) fn push(&mut self, bytes: &[u8], mut line: impl FnMut(&str)) {
         self.0.extend_from_slice(bytes);
         while let Some(end) = self.0.iter().position(|byte| *byte == b'\n') {
             let rest = self.0.split_off(end + 1);
@@ -94,7 +94,7 @@ impl Lines {
     }
 
     /// Hands out what is left.
-    fn finish(&mut self, line: impl FnOnce(&str)) {
+    pub(crate) fn finish(&mut self, line: impl FnOnce(&str)) {
         if !self.0.is_empty() {
             line(&text(&std::mem::take(&mut self.0)));
         }

@@ -90,6 +90,7 @@ impl Progress for Plain {
             BuildEvent::Warning { file, source, diagnostic } if diagnostic.rule.is_none() => {
                 super::complain(&dhow_engine::render(diagnostic, file, source));
             }
+            BuildEvent::Note(text) => super::complain(&format!("WARNING: {text}\n")),
             BuildEvent::Pulling(_, dhow_engine::PullEvent::Warning(text)) => {
                 super::complain(&format!("WARNING: {text}\n"));
             }

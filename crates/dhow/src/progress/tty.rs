@@ -210,6 +210,7 @@ impl Progress for Tty {
                 let text = dhow_engine::render(diagnostic, file, source);
                 self.draw(&text);
             }
+            BuildEvent::Note(text) => self.draw(&format!("WARNING: {text}\n")),
             BuildEvent::Pulling(_, dhow_engine::PullEvent::Warning(text)) => {
                 self.draw(&format!("WARNING: {text}\n"));
             }
