@@ -53,7 +53,7 @@ pub struct Builder<'a> {
 /// Bytes of the files in the build context that are not left out.
 pub fn context_bytes(request: &BuildRequest) -> Result<u64, BuildError> {
     let dockerfile = DockerfileText::read(&request.context, &request.dockerfile)?;
-    let context = Context::open(&request.context, &dockerfile)?;
+    let context = Context::open(&request.context, &dockerfile, request.sources.modes)?;
     context.size_bytes().map_err(|error| BuildError::Context {
         path: request.context.clone(),
         source: std::io::Error::other(error),
@@ -99,7 +99,7 @@ impl Builder<'_> {
         for diagnostic in &warnings {
             observer(BuildEvent::Warning { file: &file.name, source: &text, diagnostic });
         }
-        let context = Context::open(&request.context, &file)?;
+        let context = Context::open(&request.context, &file, request.sources.modes)?;
         self.sweep();
         let world = BuildWorld {
             builder: self,

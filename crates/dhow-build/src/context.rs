@@ -10,7 +10,7 @@ use rustix::fs::FileType;
 
 use crate::error::BuildError;
 use crate::request::DockerfileSource;
-use crate::select::{Ignored, SelectError, Source};
+use crate::select::{Ignored, Modes, SelectError, Source};
 
 /// The largest Dockerfile and ignore file that is read.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
@@ -19,6 +19,8 @@ const TEXT_BYTES_MAX: u64 = 16 << 20;
 pub(crate) struct Context {
     pub root: Root,
     pub ignored: Ignored,
+    /// What the modes of its files are taken to be.
+    pub modes: Modes,
 }
 
 /// The text of a Dockerfile and what to call it.
@@ -79,7 +81,7 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
 impl Context {
     /// Opens the folder and reads what to ignore: `<Dockerfile>.dockerignore` if it is there, else
     /// `.dockerignore` at the root.
-    pub(crate) fn open(dir: &Path, dockerfile: &DockerfileText) -> Result<Context, BuildError> {
+    pub(crate) fn open(dir: &Path, dockerfile: &DockerfileText, modes: Modes) -> Result<Context, BuildError> {
         let error = |source| BuildError::Context { path: dir.to_owned(), source };
         let real = fs::canonicalize(dir).map_err(error)?;
         if !real.is_dir() {
@@ -87,7 +89,12 @@ impl Context {
         }
         let root = Root::open(&real).map_err(error)?;
         let ignored = read_ignore(&real, dockerfile)?;
-        Ok(Context { root, ignored })
+        Ok(Context { root, ignored, modes })
+    }
+
+    /// Its files, but for those that are ignored and those that one instruction excludes.
+    pub(crate) fn source<'s>(&'s self, excluded: Option<&'s IgnoreRules>) -> Source<'s> {
+        Source { root: &self.root, ignored: Some(&self.ignored), excluded, modes: self.modes }
     }
 
     /// Whether there is a file of this name at the root, ignored or not.
@@ -97,7 +104,7 @@ impl Context {
 
     /// Bytes of all files that are not left out.
     pub(crate) fn size_bytes(&self) -> Result<u64, SelectError> {
-        let source = Source { root: &self.root, ignored: Some(&self.ignored), excluded: None };
+        let source = self.source(None);
         let all = source.select(".", "build context")?;
         let files = all.iter().flat_map(|selected| &selected.entries);
         let sizes = files

@@ -1,17 +1,24 @@
 //! Copying a selection of files into a root file system, as `COPY` does.
 
+mod parallel;
+
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use dhow_sys::beneath::{Owner, Root, Time};
+use dhow_sys::beneath::{Owner, Root, Time, list_xattrs, read_xattr, timestamps};
 use dhow_sys::node;
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{FileType, Gid, Mode, Stat, Uid, XattrFlags};
+use rustix::io::Errno;
 
 use crate::chmod::Chmod;
 use crate::resolve::resolve;
 use crate::select::{Entry, Selected};
+
+/// Files up to this size are copied through a buffer.
+const SMALL_BYTES_MAX: u64 = 64 << 10;
 
 /// How copied files come out.
 #[derive(Clone, Debug)]
@@ -95,15 +102,13 @@ impl<'a> Destination<'a> {
             false if self.into => self.path.join(&source.name),
             _ => self.path.clone(),
         };
-        let parents = target.parent().unwrap_or(Path::new(""));
+        let parents = match source.keeps_parents {
+            true => &target,
+            false => target.parent().unwrap_or(Path::new("")),
+        };
         make_dirs(self.root, parents, options.owner, options.made_at)?;
         let parent_times = times_of(self.root, parents)?;
-        let mut copier = Copier { from, to: self.root, options, links: HashMap::new(), dirs: Vec::new() };
-        for entry in &source.entries {
-            let path = target.join(&entry.relative);
-            copier.copy(entry, if entry.relative.as_os_str().is_empty() { &target } else { &path })?;
-        }
-        copier.finish()?;
+        copy_entries(from, self.root, &source.entries, &target, options)?;
         self.root.set_times(parents, parent_times).map_err(writing(parents))
     }
 }
@@ -111,7 +116,6 @@ impl<'a> Destination<'a> {
 impl Destination<'_> {
     /// Writes a file given in the Dockerfile.
     pub(crate) fn write(&self, name: &str, content: &str, options: &CopyOptions) -> Result<(), CopyError> {
-        use std::io::Write as _;
         let target = if self.into { self.path.join(name) } else { self.path.clone() };
         let parents = target.parent().unwrap_or(Path::new(""));
         make_dirs(self.root, parents, options.owner, options.made_at)?;
@@ -173,31 +177,65 @@ pub(crate) fn modified(stat: &Stat) -> Time {
     Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 }
 }
 
+/// Copies entries one by one. Each thread has its own.
 struct Copier<'a> {
     from: &'a Root,
     to: &'a Root,
     options: &'a CopyOptions,
-    /// First copies of files that have several names, by device and inode.
-    links: HashMap<(u64, u64), PathBuf>,
-    /// Directories made, whose times are set when all is in them.
-    dirs: Vec<(PathBuf, Time)>,
+}
+
+/// Copies the files of one source, directories first: what is in them then goes on several threads.
+fn copy_entries(
+    from: &Root,
+    to: &Root,
+    entries: &[Entry],
+    target: &Path,
+    options: &CopyOptions,
+) -> Result<(), CopyError> {
+    let place = |entry: &Entry| match entry.relative.as_os_str().is_empty() {
+        true => target.to_owned(),
+        false => target.join(&entry.relative),
+    };
+    let copier = Copier { from, to, options };
+    let mut dirs = Vec::new();
+    for entry in entries.iter().filter(|entry| entry.kind() == FileType::Directory) {
+        let path = place(entry);
+        if copier.directory(entry, &path)? {
+            dirs.push((path, modified(&entry.stat)));
+        }
+    }
+    let files = entries.iter().filter(|entry| entry.kind() != FileType::Directory);
+    let (linked, single): (Vec<&Entry>, Vec<&Entry>) = files.partition(|entry| entry.stat.st_nlink > 1);
+    parallel::each(from, to, &single, &|from, to, entry| {
+        Copier { from, to, options }.copy(entry, &place(entry))
+    })?;
+    // First copies of files that have several names, by device and inode.
+    let mut firsts: HashMap<(u64, u64), PathBuf> = HashMap::new();
+    for entry in linked {
+        let path = place(entry);
+        match firsts.entry((entry.found.st_dev, entry.found.st_ino)) {
+            Occupied(first) => {
+                copier.clear(&path)?;
+                to.hardlink(first.get(), &path).map_err(writing(&path))?;
+            }
+            Vacant(first) => {
+                copier.copy(entry, &path)?;
+                first.insert(path);
+            }
+        }
+    }
+    // Times are set when all is in them.
+    dirs.iter().rev().try_for_each(|(path, time)| to.set_times(path, *time).map_err(writing(path)))
 }
 
 impl Copier<'_> {
-    fn copy(&mut self, entry: &Entry, target: &Path) -> Result<(), CopyError> {
-        if entry.kind() == FileType::Directory {
-            return self.directory(entry, target);
+    /// Copies what is not a directory.
+    fn copy(&self, entry: &Entry, target: &Path) -> Result<(), CopyError> {
+        if entry.kind() == FileType::RegularFile {
+            return self.file(entry, target);
         }
         self.clear(target)?;
-        if entry.stat.st_nlink > 1 {
-            let inode = (entry.stat.st_dev, entry.stat.st_ino);
-            if let Some(first) = self.links.get(&inode) {
-                return self.to.hardlink(first, target).map_err(writing(target));
-            }
-            self.links.insert(inode, target.to_owned());
-        }
         match entry.kind() {
-            FileType::RegularFile => self.file(entry, target)?,
             FileType::Symlink => {
                 let text = self.from.read_link(&entry.path).map_err(reading(&entry.path))?;
                 self.to.symlink(text.as_os_str(), target).map_err(writing(target))?;
@@ -210,18 +248,47 @@ impl Copier<'_> {
         }
         self.attributes(entry, target)?;
         self.to.set_times(target, modified(&entry.stat)).map_err(writing(target))?;
-        self.check_unchanged(entry)
-    }
-
-    /// The cache key was made of what the file was; a copy of something else must not be kept under it.
-    fn check_unchanged(&self, entry: &Entry) -> Result<(), CopyError> {
         let now = self.from.try_stat(&entry.path).map_err(reading(&entry.path))?;
-        let is_same = now.is_some_and(|now| is_same(&entry.stat, &now));
-        if is_same { Ok(()) } else { Err(CopyError::Changed { path: entry.path.clone() }) }
+        check_unchanged(entry, now.as_ref())
     }
 
-    /// A directory that is there keeps its mode and owner, but gets the time of the one copied over it.
-    fn directory(&mut self, entry: &Entry, target: &Path) -> Result<(), CopyError> {
+    /// Copies a regular file by descriptors: small files are many, and every path costs.
+    fn file(&self, entry: &Entry, target: &Path) -> Result<(), CopyError> {
+        let mut source = self.from.open_file_itself(&entry.path).map_err(reading(&entry.path))?;
+        let mut copy = self.create(target)?;
+        copy_bytes(&mut source, &mut copy, entry.stat.st_size as u64).map_err(writing(target))?;
+        let Owner { uid, gid } = self.owner(entry);
+        let failed = |error: Errno| writing(target)(error.into());
+        rustix::fs::fchown(&copy, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(failed)?;
+        let names = list_xattrs(|buffer| rustix::fs::flistxattr(&source, buffer));
+        for name in names.map_err(reading(&entry.path))?.iter().filter(|name| is_copied(name)) {
+            let value = read_xattr(|buffer| rustix::fs::fgetxattr(&source, name.as_slice(), buffer));
+            if let Some(value) = value.map_err(reading(&entry.path))? {
+                let set = rustix::fs::fsetxattr(&copy, name.as_slice(), &value, XattrFlags::empty());
+                may_be_unsupported(set.map_err(io::Error::from)).map_err(writing(target))?;
+            }
+        }
+        // After the owner, whose change clears setuid and setgid.
+        rustix::fs::fchmod(&copy, Mode::from_raw_mode(self.mode(entry))).map_err(failed)?;
+        rustix::fs::futimens(&copy, &timestamps(modified(&entry.stat))).map_err(failed)?;
+        let now = rustix::fs::fstat(&source).map_err(|error| reading(&entry.path)(error.into()))?;
+        check_unchanged(entry, Some(&now))
+    }
+
+    /// A new file at `target`, in the place of whatever is there.
+    fn create(&self, target: &Path) -> Result<File, CopyError> {
+        match self.to.create_file(target, 0o600) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.clear(target)?;
+                self.to.create_file(target, 0o600).map_err(writing(target))
+            }
+            result => result.map_err(writing(target)),
+        }
+    }
+
+    /// A directory that is there keeps its mode and owner, but gets the time of the one copied over it: true
+    /// if it shall.
+    fn directory(&self, entry: &Entry, target: &Path) -> Result<bool, CopyError> {
         match self.to.try_stat(target).map_err(writing(target))? {
             Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 // The source itself stands for its contents only.
@@ -229,8 +296,7 @@ impl Copier<'_> {
                 if takes_over {
                     self.attributes(entry, target)?;
                 }
-                self.dirs.push((target.to_owned(), modified(&entry.stat)));
-                return Ok(());
+                return Ok(true);
             }
             Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
                 // A link to a directory in the way is followed, as the kernel would.
@@ -239,7 +305,7 @@ impl Copier<'_> {
                 if leads_to_dir
                     .is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
                 {
-                    return Ok(());
+                    return Ok(false);
                 }
                 return Err(CopyError::NotADirectory { path: Path::new("/").join(target) });
             }
@@ -248,8 +314,7 @@ impl Copier<'_> {
         }
         self.to.mkdir(target, 0o755).map_err(writing(target))?;
         self.attributes(entry, target)?;
-        self.dirs.push((target.to_owned(), modified(&entry.stat)));
-        Ok(())
+        Ok(true)
     }
 
     /// Removes what a file is to replace. A directory is not replaced by a file.
@@ -257,22 +322,19 @@ impl Copier<'_> {
         match self.to.try_stat(target).map_err(writing(target))? {
             None => Ok(()),
             Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                let source = io::Error::from(rustix::io::Errno::ISDIR);
+                let source = io::Error::from(Errno::ISDIR);
                 Err(writing(target)(source))
             }
             Some(_) => self.to.unlink(target).map_err(writing(target)),
         }
     }
 
-    fn file(&self, entry: &Entry, target: &Path) -> Result<(), CopyError> {
-        let mut source = self.from.open_file(&entry.path).map_err(reading(&entry.path))?;
-        let mut copy = self.to.create_file(target, 0o600).map_err(writing(target))?;
-        copy_bytes(&mut source, &mut copy).map_err(writing(target)).map(drop)
+    fn owner(&self, entry: &Entry) -> Owner {
+        self.options.owner.unwrap_or(Owner { uid: entry.stat.st_uid, gid: entry.stat.st_gid })
     }
 
     fn attributes(&self, entry: &Entry, target: &Path) -> Result<(), CopyError> {
-        let owner = self.options.owner.unwrap_or(Owner { uid: entry.stat.st_uid, gid: entry.stat.st_gid });
-        self.to.chown(target, owner).map_err(writing(target))?;
+        self.to.chown(target, self.owner(entry)).map_err(writing(target))?;
         if entry.kind() != FileType::Symlink {
             self.to.chmod(target, self.mode(entry)).map_err(writing(target))?;
         }
@@ -290,11 +352,7 @@ impl Copier<'_> {
         let Some(value) = self.from.xattr(&entry.path, name).map_err(reading(&entry.path))? else {
             return Ok(());
         };
-        match self.to.set_xattr(target, name, &value) {
-            // The file system of the store may know fewer kinds than that of the source, as with cp -a.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOTSUP.raw_os_error()) => Ok(()),
-            result => result.map_err(writing(target)),
-        }
+        may_be_unsupported(self.to.set_xattr(target, name, &value)).map_err(writing(target))
     }
 
     fn mode(&self, entry: &Entry) -> u32 {
@@ -302,13 +360,20 @@ impl Copier<'_> {
         let is_dir = entry.kind() == FileType::Directory;
         self.options.chmod.as_ref().map_or(mode, |chmod| chmod.apply(mode, is_dir))
     }
+}
 
-    fn finish(self) -> Result<(), CopyError> {
-        for (path, time) in self.dirs.iter().rev() {
-            self.to.set_times(path, *time).map_err(writing(path))?;
-        }
-        Ok(())
+/// The file system of the store may know fewer kinds of attributes than that of the source, as with cp -a.
+fn may_be_unsupported(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.raw_os_error() == Some(Errno::NOTSUP.raw_os_error()) => Ok(()),
+        result => result,
     }
+}
+
+/// The cache key was made of what the file was; a copy of something else must not be kept under it.
+fn check_unchanged(entry: &Entry, now: Option<&Stat>) -> Result<(), CopyError> {
+    let is_same = now.is_some_and(|now| is_same(&entry.found, now));
+    if is_same { Ok(()) } else { Err(CopyError::Changed { path: entry.path.clone() }) }
 }
 
 /// Attributes of the host's security modules and of the overlay do not belong to the file.
@@ -324,9 +389,21 @@ fn is_same(before: &Stat, now: &Stat) -> bool {
         && (before.st_ctime, before.st_ctime_nsec) == (now.st_ctime, now.st_ctime_nsec)
 }
 
-/// Copies within the kernel; `std::io::copy` uses copy_file_range, then sendfile, then a buffer.
-fn copy_bytes(source: &mut File, copy: &mut File) -> io::Result<u64> {
-    io::copy(source, copy)
+/// Copies within the kernel, which shares the blocks where the disk can: `std::io::copy` uses copy_file_range,
+/// then sendfile, then a buffer. For a small file the attempts cost more than the copy.
+fn copy_bytes(source: &mut File, copy: &mut File, size_bytes: u64) -> io::Result<()> {
+    if size_bytes > SMALL_BYTES_MAX {
+        return io::copy(source, copy).map(drop);
+    }
+    let mut buffer = [0; SMALL_BYTES_MAX as usize];
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => copy.write_all(&buffer[..count])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 #[cfg(test)]

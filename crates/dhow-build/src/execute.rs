@@ -196,18 +196,14 @@ impl Executor<'_> {
         let excluded = exclusions(copy)?;
         let tree = match &copy.from {
             CopyFrom::Context => {
-                let source = Source {
-                    root: &self.context.root,
-                    ignored: Some(&self.context.ignored),
-                    excluded: Some(&excluded),
-                };
+                let source = self.context.source(Some(&excluded));
                 let (found, tree) = self.select_and_hash(copy, &source, "build context")?;
                 self.selections().insert(id, Selection { found, stage: None });
                 tree
             }
             CopyFrom::Stage(name) => {
                 let root = self.view(&inputs[1])?;
-                let source = Source { root: &root, ignored: None, excluded: Some(&excluded) };
+                let source = Source { excluded: Some(&excluded), ..Source::whole(&root) };
                 let (found, tree) = self.select_and_hash(copy, &source, name)?;
                 self.selections().insert(id, Selection { found, stage: Some(root) });
                 tree
@@ -230,7 +226,10 @@ impl Executor<'_> {
         let instruction = copy.instruction();
         let mut selection = Vec::new();
         for pattern in &copy.sources {
-            let found = source.select(pattern, place);
+            let found = match copy.parents {
+                true => source.select_with_parents(pattern, place),
+                false => source.select(pattern, place),
+            };
             selection.extend(found.map_err(|source| StepError::Select { instruction, source })?);
         }
         let counts = Counts {
@@ -403,7 +402,7 @@ fn exclusions(copy: &CopyOp) -> Result<IgnoreRules, StepError> {
 
 impl CopyOp {
     pub(crate) fn instruction(&self) -> &'static str {
-        if self.unpack { "ADD" } else { "COPY" }
+        if self.is_add { "ADD" } else { "COPY" }
     }
 }
 

@@ -90,6 +90,7 @@ fn read_error(entry: &Entry, source: io::Error) -> HashError {
 /// The name a file is copied under. The only source, if it is a directory, goes without its name.
 fn name(source: &Selected, entry: &Entry, is_only: bool) -> String {
     let path = match (source.is_dir(), is_only) {
+        _ if source.keeps_parents => entry.relative.clone(),
         (true, true) => entry.relative.clone(),
         (true, false) => Path::new(&source.name).join(&entry.relative),
         (false, _) => PathBuf::from(&source.name),
@@ -176,11 +177,11 @@ fn file_stat(entry: &Entry) -> FileStat {
     let nanoseconds =
         |seconds: i64, rest: u64| seconds.saturating_mul(1_000_000_000).saturating_add(rest as i64);
     FileStat {
-        dev: entry.stat.st_dev,
-        ino: entry.stat.st_ino,
-        size: entry.stat.st_size as u64,
-        mtime_ns: nanoseconds(entry.stat.st_mtime, entry.stat.st_mtime_nsec),
-        ctime_ns: nanoseconds(entry.stat.st_ctime, entry.stat.st_ctime_nsec),
+        dev: entry.found.st_dev,
+        ino: entry.found.st_ino,
+        size: entry.found.st_size as u64,
+        mtime_ns: nanoseconds(entry.found.st_mtime, entry.found.st_mtime_nsec),
+        ctime_ns: nanoseconds(entry.found.st_ctime, entry.found.st_ctime_nsec),
     }
 }
 

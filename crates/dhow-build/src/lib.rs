@@ -47,6 +47,6 @@ pub use history::{
     StepRecord,
 };
 pub use log::{LogReader, Piece, StepLog};
-pub use request::{BuildRequest, DockerfileSource, StepNetwork};
+pub use request::{BuildRequest, DockerfileSource, SourceRequest, StepNetwork};
 pub use run::NetworkRequest;
-pub use select::{IgnoredBy, SelectError};
+pub use select::{IgnoredBy, Modes, SelectError};

@@ -74,6 +74,10 @@ pub(crate) struct CopyOp {
     pub chown: Option<String>,
     pub chmod: Option<Chmod>,
     pub excludes: Vec<String>,
+    /// Whether sources keep the directories they are in.
+    pub parents: bool,
+    /// Whether it is an `ADD`.
+    pub is_add: bool,
     /// Whether local archives are unpacked.
     pub unpack: bool,
     /// Whether the files go into a layer that does not depend on those below.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use dhow_oci::{Platform, Reference};
 
+use crate::select::Modes;
+
 /// What to build, and how.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
@@ -29,6 +31,15 @@ pub struct BuildRequest {
     pub network: StepNetwork,
     /// Steps that may run at the same time.
     pub jobs: NonZeroUsize,
+    /// What is to be known about where files come from.
+    pub sources: SourceRequest,
+}
+
+/// What is to be known about where files come from, besides the build context.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceRequest {
+    /// What the modes of files in folders to build from are taken to be.
+    pub modes: Modes,
 }
 
 impl BuildRequest {
@@ -46,6 +57,7 @@ impl BuildRequest {
             pull: false,
             network: StepNetwork::Default,
             jobs: NonZeroUsize::MIN,
+            sources: SourceRequest::default(),
         }
     }
 }

@@ -12,6 +12,8 @@ use rustix::fs::{AtFlags, FileType, Stat};
 
 use crate::resolve::resolve;
 
+mod parents;
+
 /// The deepest tree that is walked; deeper ones are a mistake or an attack.
 const DEPTH_MAX: usize = 1024;
 
@@ -23,6 +25,35 @@ pub(crate) struct Source<'a> {
     pub ignored: Option<&'a Ignored>,
     /// What this one instruction leaves out, relative to each source.
     pub excluded: Option<&'a IgnoreRules>,
+    /// What the modes of its files are taken to be.
+    pub modes: Modes,
+}
+
+/// What the mode of a file in a build context is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Modes {
+    /// What the disk says.
+    #[default]
+    Exact,
+    /// What git would say: 0755 for directories and what its owner may execute, 0644 for the rest. The umask
+    /// of a checkout then makes no difference.
+    Git,
+}
+
+impl Modes {
+    /// A file as it comes out.
+    fn of(self, found: &Stat) -> Stat {
+        let kind = FileType::from_raw_mode(found.st_mode);
+        let bits = match (self, kind) {
+            (Modes::Exact, _) | (_, FileType::Symlink) => return *found,
+            (Modes::Git, FileType::Directory) => 0o755,
+            (Modes::Git, _) if found.st_mode & 0o100 != 0 => 0o755,
+            (Modes::Git, _) => 0o644,
+        };
+        let mut stat = *found;
+        stat.st_mode = found.st_mode & !0o7777 | bits;
+        stat
+    }
 }
 
 /// One source as written, found.
@@ -32,12 +63,14 @@ pub(crate) struct Selected {
     pub name: OsString,
     /// The file, or the directory and all in it. The first is the source itself, parents before children.
     pub entries: Vec<Entry>,
+    /// With `--parents`: the entries keep their directories, and the source itself is not among them.
+    pub keeps_parents: bool,
 }
 
 impl Selected {
     /// Whether the source is a directory, of which the contents are copied.
     pub(crate) fn is_dir(&self) -> bool {
-        self.entries[0].kind() == FileType::Directory
+        self.keeps_parents || self.entries[0].kind() == FileType::Directory
     }
 }
 
@@ -48,8 +81,10 @@ pub(crate) struct Entry {
     pub path: PathBuf,
     /// Where it is relative to the source; empty for the source itself.
     pub relative: PathBuf,
-    /// What it was when the selection was made.
+    /// What it is for the image.
     pub stat: Stat,
+    /// What it was when the selection was made, which must not have changed when it is copied.
+    pub found: Stat,
 }
 
 impl Entry {
@@ -105,6 +140,13 @@ pub(crate) struct Ignored {
     pub rules: IgnoreRules,
 }
 
+impl<'a> Source<'a> {
+    /// All of a tree, as it is.
+    pub(crate) fn whole(root: &'a Root) -> Source<'a> {
+        Source { root, ignored: None, excluded: None, modes: Modes::Exact }
+    }
+}
+
 impl Source<'_> {
     fn rules(&self) -> Option<&IgnoreRules> {
         self.ignored.map(|ignored| &ignored.rules)
@@ -119,12 +161,18 @@ impl Source<'_> {
         let mut found = Vec::new();
         for path in self.expand(&clean, pattern)? {
             match self.select_one(&path, place) {
+                Ok(selected) if self.excludes_file(&selected) => {}
                 Ok(selected) => found.push(selected),
                 Err(SelectError::NotFound { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(found)
+    }
+
+    /// Whether a file that a wildcard found is left out by its name. What is written in full is wanted.
+    fn excludes_file(&self, selected: &Selected) -> bool {
+        !selected.is_dir() && self.excluded.is_some_and(|rules| rules.check(selected.name.as_bytes()).ignored)
     }
 
     fn select_one(&self, path: &Path, place: &str) -> Result<Selected, SelectError> {
@@ -150,13 +198,17 @@ impl Source<'_> {
             }
         }
         let name = path.file_name().map(OsStr::to_owned).unwrap_or_default();
-        let mut entries = vec![Entry { path: real.clone(), relative: PathBuf::new(), stat }];
+        let mut entries = vec![self.entry(real.clone(), PathBuf::new(), stat)];
         if is_dir {
             let dir = self.root.open_dir(&real).map_err(io_error(&real))?;
-            let walk = Walk { source: self, base: &real };
+            let walk = Walk { source: self, base: &real, prefix: Path::new("") };
             walk.directory(&dir, Path::new(""), &state, &IgnoreState::default(), 0, &mut entries)?;
         }
-        Ok(Selected { name, entries })
+        Ok(Selected { name, entries, keeps_parents: false })
+    }
+
+    fn entry(&self, path: PathBuf, relative: PathBuf, found: Stat) -> Entry {
+        Entry { path, relative, stat: self.modes.of(&found), found }
     }
 
     /// The state of the ignore rules below `path`, and the rule that leaves `path` out, if one does.
@@ -230,7 +282,10 @@ fn clean(pattern: &str) -> PathBuf {
 
 struct Walk<'a> {
     source: &'a Source<'a>,
+    /// Where it begins, relative to the tree.
     base: &'a Path,
+    /// What begins the names relative to the source.
+    prefix: &'a Path,
 }
 
 impl Walk<'_> {
@@ -249,8 +304,9 @@ impl Walk<'_> {
             return Err(SelectError::Io { path, source });
         }
         for child in node::read_dir(dir).map_err(io_error(&path))? {
-            let relative = relative.join(&child.name);
-            let path = self.base.join(&relative);
+            let here = relative.join(&child.name);
+            let path = self.base.join(&here);
+            let relative = self.prefix.join(&here);
             let stat = match rustix::fs::statat(dir, &child.name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
                 // Gone since the directory was listed.
@@ -268,7 +324,7 @@ impl Walk<'_> {
                 continue;
             }
             let before = entries.len();
-            entries.push(Entry { path: path.clone(), relative: relative.clone(), stat });
+            entries.push(self.source.entry(path.clone(), relative, stat));
             if enter {
                 let flags = rustix::fs::OFlags::RDONLY
                     | rustix::fs::OFlags::DIRECTORY
@@ -276,7 +332,7 @@ impl Walk<'_> {
                     | rustix::fs::OFlags::CLOEXEC;
                 let open = rustix::fs::openat(dir, &child.name, flags, rustix::fs::Mode::empty())
                     .map_err(|error| SelectError::Io { path, source: error.into() })?;
-                self.directory(&open, &relative, &ignored, &excluded, depth + 1, entries)?;
+                self.directory(&open, &here, &ignored, &excluded, depth + 1, entries)?;
             }
             // A directory left out by itself is there only for what was brought back below it.
             if left_out && entries.len() == before + 1 {

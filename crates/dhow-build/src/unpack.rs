@@ -113,7 +113,7 @@ pub(crate) fn unpack(
     let apply_options = ApplyOptions { whiteouts: Whiteouts::Literal, ..apply_options };
     apply(stream, aside, &apply_options).map_err(|error| failed(error.into()))?;
     let unpacked = Root::open(aside).map_err(|error| failed(error.into()))?;
-    let everything = Source { root: &unpacked, ignored: None, excluded: None };
+    let everything = Source::whole(&unpacked);
     let found = everything.select(".", "archive").map_err(|error| failed(error.into()))?;
     let failed = |source| StepError::Copy { instruction: "ADD", source };
     // An archive is always unpacked *into* its destination.

@@ -6,8 +6,8 @@ use dhow_net::DnsConfig;
 
 pub use dhow_build::{
     BuildError, BuildEvent, BuildRecord, BuildRequest, Built, DockerfileSource, FindBuildError,
-    FindStepError, History, LogReader, StepId, StepInfo, StepLog, StepNetwork, StepOutcome, StepRecord,
-    StepResult, StoreFailure, Stream,
+    FindStepError, History, LogReader, Modes, SourceRequest, StepId, StepInfo, StepLog, StepNetwork,
+    StepOutcome, StepRecord, StepResult, StoreFailure, Stream,
 };
 pub use dhow_solver::MissReason;
 

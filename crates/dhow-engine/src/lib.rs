@@ -22,8 +22,8 @@ use dhow_store::{OpenError, Store};
 
 pub use build::{
     BuildError, BuildEvent, BuildRecord, BuildRequest, Built, DockerfileSource, FindBuildError,
-    FindStepError, History, LogReader, MissReason, StepId, StepInfo, StepLog, StepNetwork, StepOutcome,
-    StepRecord, StepResult, StoreFailure, Stream, render,
+    FindStepError, History, LogReader, MissReason, Modes, SourceRequest, StepId, StepInfo, StepLog,
+    StepNetwork, StepOutcome, StepRecord, StepResult, StoreFailure, Stream, render,
 };
 pub use dhow_image::{EnsureError, EnsurePolicy, PullEvent, PullObserver, PushObserver};
 pub use dhow_registry::{Config, ProxyConfig, Secret};

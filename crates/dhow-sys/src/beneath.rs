@@ -89,6 +89,11 @@ impl Root {
         Self { fd, last_parent: Mutex::new(None) }
     }
 
+    /// The same tree, for another thread to use without waiting for this one.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self::from_fd(self.fd.try_clone()?))
+    }
+
     /// Opens what `path` leads to, links followed within the root.
     pub fn open_with(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         self.resolve(path, flags | OFlags::CLOEXEC)
@@ -101,6 +106,13 @@ impl Root {
             true => Ok(file),
             false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
         }
+    }
+
+    /// Opens the regular file at `path` itself for reading; a link there is an error. Never blocks on a fifo.
+    pub fn open_file_itself(&self, path: &Path) -> io::Result<File> {
+        let place = self.place(path)?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(rustix::fs::openat(&place.parent, place.name, flags, Mode::empty())?))
     }
 
     /// Opens a directory for reading, links followed within the root.

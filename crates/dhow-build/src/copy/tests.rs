@@ -16,8 +16,7 @@ impl Case {
 
     fn select(&self, path: &str) -> (Root, Vec<Selected>) {
         let root = Root::open(self.from.path()).expect("a root");
-        let found =
-            Source { root: &root, ignored: None, excluded: None }.select(path, "test").expect("a source");
+        let found = Source::whole(&root).select(path, "test").expect("a source");
         (root, found)
     }
 
@@ -144,4 +143,60 @@ fn a_source_that_changes_after_it_was_looked_at_is_not_copied() {
         let outcome = case.copy_found(&from, &found, "/", None);
         assert!(matches!(outcome, Err(CopyError::Changed { .. } | CopyError::Read { .. })), "{outcome:?}");
     }
+}
+
+#[test]
+fn many_files_come_out_as_few_do() {
+    const FILES: usize = 500;
+    let case = Case::new();
+    for number in 0..FILES {
+        let dir = case.from.path().join(format!("tree/{}", number % 7));
+        fs::create_dir_all(&dir).expect("a folder");
+        let file = dir.join(format!("f{number}"));
+        // Some larger than the buffer of small ones.
+        let bytes = if number % 100 == 0 { 200_000 } else { number };
+        fs::write(&file, vec![number as u8; bytes]).expect("a file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600 | number as u32 & 0o77)).expect("a mode");
+    }
+    fs::hard_link(case.from.path().join("tree/0/f0"), case.from.path().join("tree/1/again")).expect("a link");
+    case.copy("tree", "/copy", None).expect("a copy");
+    let to = case.to.path().join("copy");
+    for number in 0..FILES {
+        let name = format!("{}/f{number}", number % 7);
+        let [from, to] = [case.from.path().join("tree"), to.clone()].map(|dir| dir.join(&name));
+        assert!(fs::read(&from).expect("a file") == fs::read(&to).expect("a copy"), "{name}");
+        let [from, to] = [from, to].map(|path| fs::metadata(path).expect("a file"));
+        assert_eq!((from.mode(), from.mtime_nsec()), (to.mode(), to.mtime_nsec()), "{name}");
+    }
+    let inode = |name: &str| fs::metadata(to.join(name)).expect(name).ino();
+    assert_eq!(inode("0/f0"), inode("1/again"));
+}
+
+#[test]
+fn one_failure_among_many_files_is_told() {
+    let case = Case::new();
+    fs::create_dir(case.from.path().join("tree")).expect("a folder");
+    for number in 0..300 {
+        fs::write(case.from.path().join(format!("tree/f{number}")), "x").expect("a file");
+    }
+    fs::create_dir_all(case.to.path().join("copy/f77")).expect("a folder");
+    let outcome = case.copy("tree", "/copy", None);
+    assert!(
+        matches!(&outcome, Err(CopyError::Write { path, .. }) if path == Path::new("/copy/f77")),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn with_parents_the_destination_is_made_and_the_base_is_not_copied() {
+    let case = Case::new();
+    fs::create_dir_all(case.from.path().join("base/sub")).expect("a folder");
+    fs::write(case.from.path().join("base/sub/f"), "f").expect("a file");
+    for (dir, mode) in [("base", 0o700), ("base/sub", 0o710)] {
+        fs::set_permissions(case.from.path().join(dir), fs::Permissions::from_mode(mode)).expect("a mode");
+    }
+    let from = Root::open(case.from.path()).expect("a root");
+    let found = Source::whole(&from).select_with_parents("base/./sub/f", "test").expect("a source");
+    case.copy_found(&from, &found, "/new", None).expect("a copy");
+    assert_eq!((case.mode("new"), case.mode("new/sub"), case.mode("new/sub/f")), (0o755, 0o710, 0o644));
 }

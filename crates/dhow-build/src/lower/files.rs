@@ -16,7 +16,6 @@ impl Lowering<'_> {
         copy: &CopyInstruction,
         at: &Written<'_>,
     ) -> Result<(), BuildError> {
-        self.refuse(at.span, copy.parents, "COPY --parents")?;
         let (from, input) = match &copy.from {
             None => (CopyFrom::Context, None),
             Some(name) => {
@@ -24,7 +23,7 @@ impl Lowering<'_> {
                 (CopyFrom::Stage(name.clone()), Some(vertex))
             }
         };
-        let reading = Reading { from, input, unpack: None };
+        let reading = Reading { from, input, parents: copy.parents, is_add: false, unpack: false };
         self.files(current, &copy.files, reading, at)
     }
 
@@ -43,7 +42,7 @@ impl Lowering<'_> {
             self.refuse(at.span, is_remote, &format!("ADD of the remote source {source}"))?;
         }
         let unpack = add.unpack.unwrap_or(true);
-        let reading = Reading { from: CopyFrom::Context, input: None, unpack: Some(unpack) };
+        let reading = Reading { from: CopyFrom::Context, input: None, parents: false, is_add: true, unpack };
         self.files(current, &add.files, reading, at)
     }
 
@@ -81,8 +80,8 @@ impl Lowering<'_> {
         reading: Reading,
         at: &Written<'_>,
     ) -> Result<(), BuildError> {
-        let name = if reading.unpack.is_some() { "ADD" } else { "COPY" };
-        let Reading { from, input, unpack } = reading;
+        let name = if reading.is_add { "ADD" } else { "COPY" };
+        let Reading { from, input, parents, is_add, unpack } = reading;
         let (mut sources, mut dest) = (&files.sources, &files.dest);
         if let Some(comment) = &files.trailing_comment
             && from == CopyFrom::Context
@@ -113,7 +112,9 @@ impl Lowering<'_> {
                 chown,
                 chmod: chmod.map(|text| Chmod::parse(&text).map_err(StepError::Invalid)).transpose()?,
                 excludes: files.excludes.iter().map(&expand).collect::<Result<_, StepError>>()?,
-                unpack: unpack.unwrap_or(false),
+                parents,
+                is_add,
+                unpack,
                 link: files.link && !needs_below,
             })
         })();
@@ -132,11 +133,13 @@ impl Lowering<'_> {
     }
 }
 
-/// Where a `COPY` or `ADD` reads, and whether it is an `ADD` and unpacks.
+/// Where a `COPY` or `ADD` reads, and what is particular to the one or the other.
 struct Reading {
     from: CopyFrom,
     input: Option<VertexId>,
-    unpack: Option<bool>,
+    parents: bool,
+    is_add: bool,
+    unpack: bool,
 }
 
 /// Whether `user[:group]` is not all numbers.

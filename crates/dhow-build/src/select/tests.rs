@@ -36,8 +36,12 @@ fn find(ignore: &str, exclude: &[&str], pattern: &str) -> String {
     let rules = IgnoreRules::parse(ignore).expect("rules");
     let ignored = Ignored { file: ".dockerignore".to_owned(), rules };
     let excluded = IgnoreRules::from_patterns(exclude.iter().copied()).expect("rules");
-    let source = Source { root: &root, ignored: Some(&ignored), excluded: Some(&excluded) };
-    match source.select(pattern, "build context") {
+    let source = Source { ignored: Some(&ignored), excluded: Some(&excluded), ..Source::whole(&root) };
+    let found = match pattern.strip_prefix("--parents ") {
+        Some(pattern) => source.select_with_parents(pattern, "build context"),
+        None => source.select(pattern, "build context"),
+    };
+    match found {
         Ok(found) => found.iter().map(show).collect::<Vec<_>>().join("; "),
         Err(SelectError::NotFound { ignored_by: Some(by), .. }) => format!("line {} {}", by.line, by.pattern),
         Err(error) => error.to_string(),
@@ -97,4 +101,51 @@ fn what_is_ignored_is_not_there_and_its_line_is_named() {
 fn one_instruction_can_leave_out_more() {
     assert_eq!(find("", &["lib/**", "fifo"], "app"), "app: lib main.py out");
     assert_eq!(find("docs/z.md\n", &["keep.md"], "docs"), "docs: ");
+}
+
+#[test]
+fn sources_can_keep_the_directories_they_are_in() {
+    for (ignore, exclude, pattern, found) in [
+        ("", &[] as &[&str], "app/lib/x.py", ": app app/lib app/lib/x.py"),
+        ("", &[], "./app/lib/deep", ": app app/lib app/lib/deep app/lib/deep/y.pyc"),
+        ("", &[], "/app/./lib/deep/.", ": lib lib/deep lib/deep/y.pyc"),
+        ("", &[], "app/./lib/./deep", ": lib lib/deep lib/deep/y.pyc"),
+        ("", &[], "app/l*/x.py", ": app app/lib app/lib/x.py"),
+        ("", &[], "**/*.py*", ": app app/lib app/lib/deep app/lib/deep/y.pyc app/lib/x.py app/main.py"),
+        ("", &[], "app/**/y.pyc", ": app app/lib app/lib/deep app/lib/deep/y.pyc"),
+        ("", &[], "*/./*.md", ": keep.md z.md"),
+        ("", &[], "docs/*.txt", ""),
+        ("", &[], "[ab].txt", ": a.txt b.txt"),
+        ("", &[], "none", "none is not in the build context"),
+        ("", &["**/*.pyc"], "app/lib", ": app app/lib app/lib/deep app/lib/x.py"),
+        ("", &["app/lib/x.py"], "app/l*", ": app app/lib app/lib/deep app/lib/deep/y.pyc"),
+        ("", &["deep"], "app/lib/./", ": x.py"),
+        ("app\n!app/lib/x.py\n", &[], "app", ": app app/lib app/lib/x.py"),
+        ("docs\n", &[], "docs/z.md", "line 1 docs"),
+        ("", &[], "[", "malformed pattern `[`"),
+    ] {
+        assert_eq!(find(ignore, exclude, &format!("--parents {pattern}")), found, "{pattern}");
+    }
+}
+
+#[test]
+fn a_wildcard_does_not_find_what_is_excluded_and_a_name_does() {
+    assert_eq!(find("", &["b*"], "*.txt"), "a.txt: ");
+    assert_eq!(find("", &["b*"], "b.txt"), "b.txt: ");
+    assert_eq!(find("", &["*", "!a*"], "*.txt"), "a.txt: ");
+}
+
+#[test]
+fn modes_can_be_those_that_git_keeps() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tree();
+    for (path, mode) in [("a.txt", 0o600), ("b.txt", 0o4710), ("docs", 0o700)] {
+        fs::set_permissions(dir.path().join(path), fs::Permissions::from_mode(mode)).expect("a mode");
+    }
+    let root = Root::open(dir.path()).expect("a root");
+    let source = Source { modes: Modes::Git, ..Source::whole(&root) };
+    for (path, mode) in [("a.txt", 0o644), ("b.txt", 0o755), ("docs", 0o755)] {
+        let found = source.select(path, "test").expect(path);
+        assert_eq!(found[0].entries[0].stat.st_mode & 0o7777, mode, "{path}");
+    }
 }

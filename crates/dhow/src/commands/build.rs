@@ -11,6 +11,7 @@ use dhow_oci::{Platform, Reference};
 
 use clap::ArgAction;
 
+use crate::commands::build_sources::SourceArgs;
 use crate::error::CliError;
 use crate::progress::{self, Progress, ProgressMode};
 use crate::ui::Ui;
@@ -64,6 +65,8 @@ pub(crate) struct BuildArgs {
     /// Steps that may run at the same time [default: one per processor]
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
+    #[command(flatten)]
+    sources: SourceArgs,
     /// Remove intermediate containers; dhow leaves none
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     rm: Option<bool>,
@@ -201,6 +204,7 @@ fn request(args: BuildArgs, names: Vec<Reference>) -> Result<BuildRequest, CliEr
             NetworkArg::None => StepNetwork::None,
         },
         jobs,
+        sources: args.sources.request(),
         ..BuildRequest::new(context)
     })
 }

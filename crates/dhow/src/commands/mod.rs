@@ -2,6 +2,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod build;
+mod build_sources;
 pub(crate) mod builder;
 mod builds;
 pub(crate) mod commit;
