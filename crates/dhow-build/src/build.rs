@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Mutex, OnceLock};
 
 use dhow_dockerfile::{Diagnostic, Dockerfile, Severity, Span};
 use dhow_image::{EnsurePolicy, Images, PullEvent};
@@ -14,7 +14,7 @@ use dhow_snapshot::{SnapshotKey, Snapshotter as _};
 use dhow_solver::{Event, Lookup, Solver, VertexId};
 use dhow_store::Lease;
 
-use crate::cache::StepCache;
+use crate::cache::{Neighbours, StepCache};
 use crate::context::{Context, DockerfileText};
 use crate::error::{BuildError, StepError, StepFailure, StoreFailure, chain, while_doing};
 use crate::event::{BuildEvent, Built, StepId, StepInfo, StepResult};
@@ -72,11 +72,12 @@ impl Builder<'_> {
             observer(event);
         };
         let result = self.build_recorded(request, &lease, &recorder, &observe);
-        if let Some(record) = recorder.finish(request, &result)
-            && let Err(error) = History::new(self.images.store()).put(&record)
-        {
-            // The image is made, or is not, all the same.
-            observer(BuildEvent::Note(&format!("the build is not in the history: {}", chain(&error))));
+        if let Some(record) = recorder.finish(request, &result) {
+            if let Err(error) = History::new(self.images.store()).put(&record) {
+                // The image is made, or is not, all the same.
+                observer(BuildEvent::Note(&format!("the build is not in the history: {}", chain(&error))));
+            }
+            observer(BuildEvent::Recorded(&record));
         }
         result
     }
@@ -232,7 +233,15 @@ impl Build<'_, '_> {
         let steps = self.vertex_steps();
         let name =
             format!("{SNAPSHOT_PREFIX}{}-{}", std::process::id(), (self.builder.clock)().as_nanosecond());
-        let cache = StepCache::new(self.builder.images, self.lease, locks_dir(self.builder.run_dir))?;
+        let neighbours = Neighbours {
+            history: History::new(self.builder.images.store()),
+            steps: infos,
+            places: steps.iter().map(|(vertex, step)| (*vertex, step.info.id.0)).collect(),
+            identity: self.source.identity.to_owned(),
+            found: OnceLock::new(),
+        };
+        let locks = locks_dir(self.builder.run_dir);
+        let cache = StepCache::new(self.builder.images, self.lease, locks, neighbours)?;
         let step_id = |vertex: VertexId| steps.get(&vertex).map(|step| step.info.id);
         let stop = Stop::new(self.builder.cancel).map_err(while_doing("cannot watch for a sign to stop"))?;
         let logs = Logs::new(self.builder.images.store(), self.lease, self.builder.clock);

@@ -1,30 +1,28 @@
 //! The layer cache: steps by key, in the store's records.
 //!
-//! A record of kind `cache` is a step with the facts that led to it, and keeps the step's layer alive. A
-//! record of kind `cache-site` lists the latest keys of one place in one Dockerfile, so that a miss can be
-//! compared with what was there before.
+//! A record of kind `cache` is a step with what it was made of, and keeps the step's layer and log alive. What a
+//! miss is compared with is found through the history of builds, which names the keys of their steps.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use dhow_image::Images;
 use dhow_oci::Digest;
 use dhow_snapshot::Snapshotter as _;
-use dhow_solver::{Cache, CacheKey, FactKind, FactValue, Facts, Site, Tree};
-use dhow_store::{Lease, Record, Ref};
+use dhow_solver::{Cache, CacheKey, Earlier, FactKind, FactValue, Facts, Input, Past, Site, Tree, VertexId};
+use dhow_store::{Lease, Ref};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{StepError, StoreFailure, while_doing};
+use crate::event::StepInfo;
+use crate::history::{Attempt, History, attempts};
 use crate::log::StepLog;
 use crate::plan::Layer;
 
 const STEPS: &str = "cache";
-const SITES: &str = "cache-site";
-/// Earlier results remembered for one place.
-const EARLIER_MAX: usize = 8;
 /// The largest list of files that is read back.
 const TREE_BYTES_MAX: u64 = 256 << 20;
 
@@ -43,6 +41,11 @@ pub(crate) struct Step {
 struct Kept {
     facts: Facts,
     step: Step,
+    /// The text of the step.
+    #[serde(default)]
+    title: String,
+    #[serde(default)]
+    inputs: Vec<Input>,
 }
 
 /// The cache of one build.
@@ -56,6 +59,7 @@ pub(crate) struct StepCache<'a> {
     freed: std::sync::Condvar,
     /// Lists of files by digest, until their steps are recorded.
     trees: Mutex<HashMap<Digest, String>>,
+    neighbours: Neighbours<'a>,
 }
 
 /// A key that this build works on.
@@ -76,15 +80,47 @@ impl Drop for Claim<'_> {
     }
 }
 
+/// Earlier builds beside the present one. They are looked for when first something has to be explained.
+pub(crate) struct Neighbours<'a> {
+    pub history: History<'a>,
+    /// The steps of the present build, and which of them each vertex does the work of.
+    pub steps: Vec<StepInfo>,
+    pub places: HashMap<VertexId, usize>,
+    /// Tells the Dockerfile from all others on this machine.
+    pub identity: String,
+    pub found: OnceLock<Vec<Vec<Attempt>>>,
+}
+
+impl Neighbours<'_> {
+    fn attempts(&self, id: VertexId) -> Result<Vec<Attempt>, StoreFailure> {
+        let Some(place) = self.places.get(&id) else { return Ok(Vec::new()) };
+        let found = match self.found.get() {
+            Some(found) => found,
+            None => {
+                let builds = self.history.list()?;
+                self.found.get_or_init(|| attempts(&self.steps, &self.identity, &builds))
+            }
+        };
+        let mut own: Vec<Attempt> = Vec::new();
+        for attempt in &found[*place] {
+            if !own.iter().any(|known| known.key == attempt.key) {
+                own.push(*attempt);
+            }
+        }
+        Ok(own)
+    }
+}
+
 impl<'a> StepCache<'a> {
     pub(crate) fn new(
         images: &'a Images,
         lease: &'a Lease,
         locks: PathBuf,
+        neighbours: Neighbours<'a>,
     ) -> Result<StepCache<'a>, StoreFailure> {
         fs::create_dir_all(&locks).map_err(while_doing("cannot make the folder of build locks"))?;
         let (working, trees) = (Mutex::new(HashMap::new()), Mutex::new(HashMap::new()));
-        Ok(StepCache { images, lease, locks, working, freed: std::sync::Condvar::new(), trees })
+        Ok(StepCache { images, lease, locks, working, freed: std::sync::Condvar::new(), trees, neighbours })
     }
 
     fn working(&self) -> MutexGuard<'_, HashMap<CacheKey, ()>> {
@@ -130,33 +166,18 @@ impl<'a> StepCache<'a> {
         Ok(step.layers.iter().all(there))
     }
 
-    fn remember_site(&self, key: &CacheKey, site: &Site) -> Result<(), StoreFailure> {
-        let records = self.images.store().records(SITES);
-        for place in places(site) {
-            let held = records.get(&place).map_err(while_doing("cannot read the build cache"))?;
-            let mut keys = held.as_ref().map(keys_of).unwrap_or_default();
-            let key = key.to_string();
-            if keys.first() == Some(&key) {
-                continue;
-            }
-            keys.retain(|held| *held != key);
-            keys.insert(0, key);
-            keys.truncate(EARLIER_MAX);
-            let body = serde_json::to_string(&keys).expect("a list of texts is JSON");
-            records.put_soon(&place, &body, &[]).map_err(while_doing("cannot write the build cache"))?;
-        }
-        Ok(())
+    fn kept(&self, key: &CacheKey) -> Result<Option<Kept>, StoreFailure> {
+        let record = self.images.store().records(STEPS).get(&key.to_string());
+        let record = record.map_err(while_doing("cannot read the build cache"))?;
+        // Written by a newer dhow perhaps; then it is simply not there for us.
+        Ok(record.and_then(|record| serde_json::from_str::<Kept>(&record.body).ok()))
     }
 }
 
-fn keys_of(record: &Record) -> Vec<String> {
-    // A record that cannot be read explains nothing, and that is all it is for.
-    serde_json::from_str(&record.body).unwrap_or_default()
-}
-
-/// The same place in the same file, and the same words anywhere.
-fn places(site: &Site) -> [String; 2] {
-    [&site.position, &site.instruction].map(|text| Digest::sha256_of(text.as_bytes()).hex())
+impl Kept {
+    fn past(self, key: CacheKey) -> Past {
+        Past { key, step: self.title, facts: self.facts, inputs: self.inputs }
+    }
 }
 
 impl<'a> Cache<Step, StepError> for &'a StepCache<'a> {
@@ -181,16 +202,12 @@ impl<'a> Cache<Step, StepError> for &'a StepCache<'a> {
     }
 
     fn lookup(&self, key: &CacheKey) -> Result<Option<Step>, StepError> {
-        let record = self.images.store().records(STEPS).get(&key.to_string());
-        let Some(record) = record.map_err(while_doing("cannot read the build cache"))? else {
-            return Ok(None);
-        };
-        // Written by a newer dhow perhaps; then it is simply not there for us.
-        let Ok(kept) = serde_json::from_str::<Kept>(&record.body) else { return Ok(None) };
+        let Some(kept) = self.kept(key)? else { return Ok(None) };
         Ok(if self.is_whole(&kept.step)? { Some(kept.step) } else { None })
     }
 
-    fn record(&self, key: &CacheKey, facts: &Facts, site: &Site, step: &Step) -> Result<(), StepError> {
+    fn record(&self, past: &Past, step: &Step) -> Result<(), StepError> {
+        let Past { key, step: title, facts, inputs } = past;
         let layers = step.layers.iter().map(|layer| Ref::Snapshot(layer.snapshot.clone()));
         let trees = facts.iter().filter_map(|fact| match (fact.kind, &fact.value) {
             (FactKind::Files, FactValue::Content(digest)) => Some(digest),
@@ -201,29 +218,31 @@ impl<'a> Cache<Step, StepError> for &'a StepCache<'a> {
         let logs = step.log.iter().map(|log| &log.blob);
         let blobs = trees.into_iter().chain(logs).map(|digest| Ref::Blob(*digest));
         let refs: Vec<Ref> = layers.chain(blobs).collect();
-        let kept = Kept { facts: facts.clone(), step: step.clone() };
+        let (title, inputs) = (title.clone(), inputs.clone());
+        let kept = Kept { facts: facts.clone(), step: step.clone(), title, inputs };
         let body = serde_json::to_string(&kept).expect("facts and layers are JSON");
         let records = self.images.store().records(STEPS);
         records
             .put_soon(&key.to_string(), &body, &refs)
             .map_err(while_doing("cannot write the build cache"))?;
-        Ok(self.remember_site(key, site)?)
+        Ok(())
     }
 
-    fn earlier(&self, site: &Site) -> Result<Vec<Facts>, StepError> {
-        let store = self.images.store();
-        let mut facts = Vec::new();
-        for place in places(site) {
-            let held =
-                store.records(SITES).get(&place).map_err(while_doing("cannot read the build cache"))?;
-            for key in held.as_ref().map(keys_of).unwrap_or_default() {
-                let record =
-                    store.records(STEPS).get(&key).map_err(while_doing("cannot read the build cache"))?;
-                let kept = record.and_then(|record| serde_json::from_str::<Kept>(&record.body).ok());
-                facts.extend(kept.map(|kept| kept.facts));
-            }
+    fn earlier(&self, id: VertexId, _: &Site) -> Result<Vec<Earlier>, StepError> {
+        let mut earlier: Vec<Earlier> = Vec::new();
+        for attempt in self.neighbours.attempts(id)? {
+            earlier.push(match (attempt.failed, self.kept(&attempt.key)?) {
+                (true, _) => Earlier::Failed(attempt.key),
+                (false, Some(kept)) => Earlier::Known(kept.past(attempt.key)),
+                (false, None) => Earlier::Removed(attempt.key),
+            });
         }
-        Ok(facts)
+        Ok(earlier)
+    }
+
+    fn past(&self, key: &CacheKey) -> Option<Past> {
+        // It explains something; when it cannot be read there is nothing to explain with.
+        self.kept(key).ok().flatten().map(|kept| kept.past(*key))
     }
 
     fn tree(&self, digest: &Digest) -> Option<Tree> {

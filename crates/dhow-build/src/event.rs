@@ -2,6 +2,7 @@ use dhow_dockerfile::Diagnostic;
 use dhow_oci::{Digest, Reference};
 use dhow_solver::MissReason;
 
+use crate::history::BuildRecord;
 use crate::log::StepLog;
 
 /// What happens during a build, for whoever shows it. Steps run at the same time interleave.
@@ -18,6 +19,8 @@ pub enum BuildEvent<'a> {
     },
     /// Something beside the build went wrong that does not keep the image from being made.
     Note(&'a str),
+    /// The build has ended, well or not, and this is what is remembered of it.
+    Recorded(&'a BuildRecord),
     /// Base images are being looked up.
     Resolving(&'a Reference),
     /// A base image that is not here is being pulled.

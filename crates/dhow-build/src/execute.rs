@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use dhow_dockerfile::IgnoreRules;
 use dhow_image::Images;
-use dhow_oci::{DiffId, Digest, Digester, chain_ids};
+use dhow_oci::{DiffId, Digest, Digester, Reference, chain_ids};
 use dhow_snapshot::{MountSpec, SnapshotKey, SnapshotName, Snapshotter as _};
 use dhow_solver::{FactKind, Facts, Tree, Vertex, VertexId, Worker};
 use dhow_store::Lease;
@@ -102,7 +102,7 @@ impl Worker for Executor<'_> {
     fn facts(&self, id: VertexId, vertex: &Vertex<Op>, inputs: &[Rootfs]) -> Result<Facts, StepError> {
         let mut facts = Facts::new();
         match &vertex.op {
-            Op::Base { .. } => {}
+            Op::Base { .. } => self.base_facts(&vertex.site.instruction, &mut facts)?,
             Op::Run(run) => run_facts(run, &mut facts),
             Op::Workdir(workdir) => {
                 facts.text(FactKind::Instruction, "", format!("WORKDIR {}", workdir.path));
@@ -183,6 +183,20 @@ fn copy_option_facts(copy: &CopyOp, facts: &mut Facts) {
 }
 
 impl Executor<'_> {
+    /// What the name of a base means, to tell when it means something else. Nothing is keyed by it: steps
+    /// depend on the layers.
+    fn base_facts(&self, instruction: &str, facts: &mut Facts) -> Result<(), StepError> {
+        let name = instruction.strip_prefix("FROM ").unwrap_or(instruction);
+        facts.text(FactKind::Instruction, "", instruction);
+        let Ok(reference) = name.parse::<Reference>() else { return Ok(()) };
+        let image = self.images.by_reference(&reference.or_latest());
+        if let Some(image) = image.map_err(while_doing("cannot look at the base image"))? {
+            let digest = image.record.target.map_or(image.record.id, |target| target.digest);
+            facts.text(FactKind::Base, name, format!("{}:{}", digest.algorithm().name(), digest.short()));
+        }
+        Ok(())
+    }
+
     fn copy_facts(
         &self,
         id: VertexId,

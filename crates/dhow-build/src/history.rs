@@ -3,6 +3,7 @@
 //! It tells what happened to each step and why, keeps the logs of its programs, and is what a later build is
 //! compared with. The last [`BUILDS_KEPT`] are kept.
 
+mod kin;
 mod recorder;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{StoreFailure, while_doing};
 use crate::log::StepLog;
 
+pub(crate) use kin::{Attempt, attempts};
 pub(crate) use recorder::Recorder;
 
 /// Builds remembered; beyond that the oldest go.

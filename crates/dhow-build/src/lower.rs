@@ -373,10 +373,14 @@ impl Lowering<'_> {
 
     fn vertex(&mut self, current: &mut Current, op: Op, inputs: Vec<VertexId>, text: &str) -> VertexId {
         let site = Site {
-            position: format!("{} stage {} step {}", self.source.identity, current.index, current.done),
-            instruction: format!("{} {text}", self.source.identity),
+            position: format!("stage {} step {}", current.index, current.done),
+            instruction: text.to_owned(),
         };
-        let cache = if self.request.no_cache { CachePolicy::Refresh } else { CachePolicy::Use };
+        let stage = &self.source.dockerfile.stages[current.index];
+        let cache = match self.request.runs_again(stage.name.as_deref(), current.index) {
+            true => CachePolicy::Refresh,
+            false => CachePolicy::Use,
+        };
         let vertex = self.graph.add(Vertex { op, inputs, site, cache });
         current.end.planned.vertex = vertex;
         vertex

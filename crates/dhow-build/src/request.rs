@@ -25,6 +25,8 @@ pub struct BuildRequest {
     pub platform: Option<Platform>,
     /// Run every step even if its result is known.
     pub no_cache: bool,
+    /// Stages, by name or number, of which every step runs even if its result is known.
+    pub no_cache_filter: Vec<String>,
     /// Ask the registry for newer base images even if they are here.
     pub pull: bool,
     /// Network of `RUN` steps.
@@ -54,11 +56,22 @@ impl BuildRequest {
             labels: BTreeMap::new(),
             platform: None,
             no_cache: false,
+            no_cache_filter: Vec::new(),
             pull: false,
             network: StepNetwork::Default,
             jobs: NonZeroUsize::MIN,
             sources: SourceRequest::default(),
         }
+    }
+}
+
+impl BuildRequest {
+    /// Whether the steps of a stage run even if their results are known.
+    pub(crate) fn runs_again(&self, stage: Option<&str>, index: usize) -> bool {
+        let is_meant = |filter: &String| {
+            stage.is_some_and(|stage| stage.eq_ignore_ascii_case(filter)) || *filter == index.to_string()
+        };
+        self.no_cache || self.no_cache_filter.iter().any(is_meant)
     }
 }
 

@@ -9,7 +9,7 @@ pub use dhow_build::{
     FindStepError, History, LogReader, Modes, SourceRequest, StepId, StepInfo, StepLog, StepNetwork,
     StepOutcome, StepRecord, StepResult, StoreFailure, Stream,
 };
-pub use dhow_solver::MissReason;
+pub use dhow_solver::{Cause, Change, FactKind, MissReason, StepChange};
 
 use crate::Engine;
 

@@ -21,9 +21,9 @@ use dhow_snapshot::{OverlaySnapshotter, SnapshotError};
 use dhow_store::{OpenError, Store};
 
 pub use build::{
-    BuildError, BuildEvent, BuildRecord, BuildRequest, Built, DockerfileSource, FindBuildError,
-    FindStepError, History, LogReader, MissReason, Modes, SourceRequest, StepId, StepInfo, StepLog,
-    StepNetwork, StepOutcome, StepRecord, StepResult, StoreFailure, Stream, render,
+    BuildError, BuildEvent, BuildRecord, BuildRequest, Built, Cause, Change, DockerfileSource, FactKind,
+    FindBuildError, FindStepError, History, LogReader, MissReason, Modes, SourceRequest, StepChange, StepId,
+    StepInfo, StepLog, StepNetwork, StepOutcome, StepRecord, StepResult, StoreFailure, Stream, render,
 };
 pub use dhow_image::{EnsureError, EnsurePolicy, PullEvent, PullObserver, PushObserver};
 pub use dhow_registry::{Config, ProxyConfig, Secret};

@@ -4,7 +4,7 @@ use dhow_oci::{Digest, Digester};
 use serde::{Deserialize, Serialize};
 
 /// Counts up when operations come to mean something else, so that results of before are not taken for theirs.
-const KEY_VERSION: &[u8] = b"dhow cache key 2";
+const KEY_VERSION: &[u8] = b"dhow cache key 3";
 
 /// Everything the result of a vertex depends on, in a fixed order: first what the operation is, then what
 /// it reads. Kept next to the result, so that a later miss can be explained.
@@ -29,6 +29,8 @@ pub struct Fact {
 pub enum FactKind {
     /// The text of the instruction.
     Instruction,
+    /// The image a base is, under the name it was asked for.
+    Base,
     /// An option of the operation: user, working directory, network, platform.
     Option,
     /// A build argument the operation can read.
@@ -80,7 +82,8 @@ impl Facts {
         self.0.iter()
     }
 
-    pub(crate) fn find(&self, kind: FactKind, name: &str) -> Option<&FactValue> {
+    /// What one fact was.
+    pub fn find(&self, kind: FactKind, name: &str) -> Option<&FactValue> {
         self.0.iter().find(|fact| fact.kind == kind && fact.name == name).map(|fact| &fact.value)
     }
 

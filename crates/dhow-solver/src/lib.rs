@@ -13,11 +13,13 @@
 mod facts;
 mod graph;
 mod miss;
+mod past;
 mod solve;
 mod tree;
 
 pub use facts::{CacheKey, Fact, FactKind, FactValue, Facts};
 pub use graph::{CachePolicy, Graph, Site, Vertex, VertexId};
 pub use miss::{Change, MissReason};
+pub use past::{Cause, Earlier, Input, Past, StepChange};
 pub use solve::{Cache, Event, Lookup, SolveError, Solver, Worker};
 pub use tree::{ParseTreeError, Tree, TreeEntry};

@@ -3,7 +3,8 @@ use std::fmt;
 use dhow_oci::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::{Fact, FactKind, FactValue, Facts, Tree};
+use crate::past::{Cause, StepChange};
+use crate::{CacheKey, Earlier, Fact, FactKind, FactValue, Facts, Input, Past, Tree};
 
 /// Why the solver had to run a vertex instead of reusing a cached result.
 ///
@@ -18,6 +19,8 @@ pub enum MissReason {
     FirstBuild,
     /// It was built, and its result has been removed since.
     Removed,
+    /// It is what it was the last time, when it failed.
+    Failed,
     /// The instruction says something else.
     Instruction {
         /// What it said.
@@ -27,8 +30,17 @@ pub enum MissReason {
     },
     /// These facts changed; never empty.
     Changed(Vec<Change>),
-    /// Only what it builds upon changed, for the reason given there.
-    Parent,
+    /// The name of the image it starts from means another image.
+    Base {
+        /// The name.
+        name: String,
+        /// What it meant.
+        old: String,
+        /// What it means.
+        new: String,
+    },
+    /// Only what it builds upon changed, here if that is known.
+    Parent(Option<Box<Cause>>),
 }
 
 /// One fact that is not what it was.
@@ -72,6 +84,8 @@ pub enum Change {
     },
     /// Files differ, but the earlier list of them is gone.
     Files,
+    /// The same in another order.
+    Order,
 }
 
 /// How many changed files are named; the rest are counted.
@@ -82,9 +96,12 @@ impl fmt::Display for MissReason {
         match self {
             MissReason::Refresh => f.write_str("not looked up (--no-cache)"),
             MissReason::FirstBuild => f.write_str("no earlier build of this step"),
-            MissReason::Removed => f.write_str("the earlier result was removed"),
+            MissReason::Removed => f.write_str("removed by gc"),
+            MissReason::Failed => f.write_str("its last run failed"),
             MissReason::Instruction { old, .. } => write!(f, "instruction was `{old}`"),
-            MissReason::Parent => f.write_str("what it builds upon changed"),
+            MissReason::Base { name, old, new } => write!(f, "base {name} moved {old} -> {new}"),
+            MissReason::Parent(None) => f.write_str("what it builds upon changed"),
+            MissReason::Parent(Some(cause)) => write!(f, "what it builds upon changed: {cause}"),
             MissReason::Changed(changes) => {
                 for (index, change) in changes.iter().take(FILES_SHOWN_MAX).enumerate() {
                     let separator = if index == 0 { "" } else { ", " };
@@ -108,7 +125,12 @@ impl fmt::Display for Change {
                     FactKind::Env => "ENV ",
                     _ => "",
                 };
-                match (old, new) {
+                let given = |value: &Option<String>| {
+                    value.clone().filter(|it| *kind != FactKind::Option || !it.is_empty())
+                };
+                match (given(old), given(new)) {
+                    (None, Some(new)) if *kind == FactKind::Option => write!(f, "{name} {new} is new"),
+                    (Some(old), None) if *kind == FactKind::Option => write!(f, "{name} {old} is gone"),
                     (Some(old), Some(new)) => write!(f, "{label}{name} {old} -> {new}"),
                     (None, Some(new)) => write!(f, "{label}{name}={new} is new"),
                     (Some(_), None) => write!(f, "{label}{name} is gone"),
@@ -125,38 +147,142 @@ impl fmt::Display for Change {
                 write!(f, "owner of {path} {}:{} -> {}:{}", old.0, old.1, new.0, new.1)
             }
             Change::Files => f.write_str("files changed"),
+            Change::Order => f.write_str("the order of its variables changed"),
         }
     }
 }
 
-/// Compares the facts of a vertex with those of the earlier build that is nearest to it.
-/// `tree` finds a list of files by its digest.
-pub(crate) fn explain(new: &Facts, earlier: &[Facts], tree: &dyn Fn(&Digest) -> Option<Tree>) -> MissReason {
-    // The first is the latest, so among equally near ones the latest speaks.
-    let Some(old) = earlier.iter().min_by_key(|old| distance(old, new)) else {
-        return MissReason::FirstBuild;
+/// Where the past is looked up.
+pub(crate) struct Archive<'a> {
+    /// A list of files by its digest.
+    pub tree: &'a dyn Fn(&Digest) -> Option<Tree>,
+    /// What an earlier step was made of.
+    pub past: &'a dyn Fn(&CacheKey) -> Option<Past>,
+    /// The same of a step of the present build.
+    pub present: &'a dyn Fn(&CacheKey) -> Option<Past>,
+}
+
+/// Steps followed down to the one that changed; longer chains are cut off, not told wrongly.
+const CHAIN_MAX: usize = 1000;
+
+/// Compares what a vertex is made of with the earlier attempt that is nearest to it.
+pub(crate) fn explain(new: &Past, earlier: &[Earlier], archive: &Archive<'_>) -> MissReason {
+    let same = |attempt: &&Earlier| match attempt {
+        Earlier::Known(past) => past.key == new.key,
+        Earlier::Removed(key) | Earlier::Failed(key) => *key == new.key,
     };
-    if let Some(reason) = instruction_change(old, new) {
-        return reason;
+    match earlier.iter().find(same) {
+        Some(Earlier::Failed(_)) => return MissReason::Failed,
+        // The record was there and its result is not.
+        Some(_) => return MissReason::Removed,
+        None => {}
+    }
+    let known = earlier.iter().filter_map(|attempt| match attempt {
+        Earlier::Known(past) => Some(past),
+        _ => None,
+    });
+    // The first is the latest, so among equally near ones the latest speaks.
+    match known.min_by_key(|old| distance(&old.facts, &new.facts)) {
+        Some(old) => compare(new, old, archive).unwrap_or_else(|| inherited(new, old, archive)),
+        None if earlier.iter().any(|attempt| matches!(attempt, Earlier::Removed(_))) => MissReason::Removed,
+        None => MissReason::FirstBuild,
+    }
+}
+
+/// How two steps differ in themselves, and not only in what they build upon.
+fn compare(new: &Past, old: &Past, archive: &Archive<'_>) -> Option<MissReason> {
+    let instruction = |facts: &Facts| facts.find(FactKind::Instruction, "").cloned();
+    if instruction(&new.facts) != instruction(&old.facts) {
+        return Some(MissReason::Instruction { old: old.step.clone(), new: new.step.clone() });
+    }
+    if let Some(moved) = base_moved(&new.facts, &old.facts) {
+        return Some(moved);
     }
     let mut changes = Vec::new();
-    for fact in new.iter().filter(|fact| fact.kind != FactKind::Input) {
-        let before = old.find(fact.kind, &fact.name);
+    for fact in new.facts.iter().filter(|fact| fact.kind != FactKind::Input) {
+        let before = old.facts.find(fact.kind, &fact.name);
         if before != Some(&fact.value) {
-            describe(fact, before, tree, &mut changes);
+            describe(fact, before, archive.tree, &mut changes);
         }
     }
-    for fact in old.iter().filter(|fact| fact.kind != FactKind::Input) {
-        if new.find(fact.kind, &fact.name).is_none() {
+    for fact in old.facts.iter().filter(|fact| fact.kind != FactKind::Input) {
+        if new.facts.find(fact.kind, &fact.name).is_none() {
             let old = shown(Some(&fact.value)).or_else(|| Some(String::new()));
             changes.push(Change::Value { kind: fact.kind, name: fact.name.clone(), old, new: None });
         }
     }
-    if !changes.is_empty() {
-        return MissReason::Changed(changes);
+    if changes.is_empty() && distance(&old.facts, &new.facts) == 0 && old.facts != new.facts {
+        changes.push(Change::Order);
     }
-    // Equal facts on equal inputs have an equal key: the record was there and its result is not.
-    if distance(old, new) == 0 { MissReason::Removed } else { MissReason::Parent }
+    (!changes.is_empty()).then_some(MissReason::Changed(changes))
+}
+
+fn base_moved(new: &Facts, old: &Facts) -> Option<MissReason> {
+    let base = |facts: &Facts| {
+        let fact = facts.iter().find(|fact| fact.kind == FactKind::Base)?;
+        Some((fact.name.clone(), shown(Some(&fact.value))?))
+    };
+    let ((name, new), (_, old)) = (base(new)?, base(old)?);
+    (new != old).then_some(MissReason::Base { name, old, new })
+}
+
+/// The reason of a step that differs in nothing but what it builds upon.
+fn inherited(new: &Past, old: &Past, archive: &Archive<'_>) -> MissReason {
+    match cause(new, old, archive) {
+        // Right on top of the image there is no step between to speak of.
+        Some(Cause { change: StepChange::Reason(base @ MissReason::Base { .. }), step })
+            if new.inputs.first().is_some_and(|input| input.step == step && input.facts.is_some()) =>
+        {
+            base
+        }
+        cause => MissReason::Parent(cause.map(Box::new)),
+    }
+}
+
+/// Follows two steps down side by side, to the lowest difference that explains the others.
+fn cause(new: &Past, old: &Past, archive: &Archive<'_>) -> Option<Cause> {
+    let (mut new, mut old) = (new.clone(), old.clone());
+    for _ in 0..CHAIN_MAX {
+        let differs = |(new, old): &(&Input, &Input)| new.key != old.key;
+        let (now, before) = new.inputs.iter().zip(&old.inputs).find(differs)?;
+        let (now, before) = (now.clone(), before.clone());
+        if let Some(step) = step_above(&now, &before.key, archive.present) {
+            return Some(Cause { step, change: StepChange::New });
+        }
+        if let Some(step) = step_above(&before, &now.key, archive.past) {
+            return Some(Cause { step, change: StepChange::Gone });
+        }
+        let lower_new = recall(&now, archive.present)?;
+        let lower_old = recall(&before, archive.past)?;
+        if let Some(reason) = compare(&lower_new, &lower_old, archive) {
+            return Some(Cause { step: now.step, change: StepChange::Reason(reason) });
+        }
+        (new, old) = (lower_new, lower_old);
+    }
+    None
+}
+
+fn recall(input: &Input, past: &dyn Fn(&CacheKey) -> Option<Past>) -> Option<Past> {
+    match &input.facts {
+        Some(facts) => {
+            let (key, step, facts) = (input.key, input.step.clone(), facts.clone());
+            Some(Past { key, step, facts, inputs: Vec::new() })
+        }
+        None => past(&input.key),
+    }
+}
+
+/// The step right above the one with `key`, if `top` stands on it.
+fn step_above(top: &Input, key: &CacheKey, past: &dyn Fn(&CacheKey) -> Option<Past>) -> Option<String> {
+    let mut here = top.clone();
+    for _ in 0..CHAIN_MAX {
+        let below = recall(&here, past)?.inputs.into_iter().next()?;
+        if below.key == *key {
+            return Some(here.step);
+        }
+        here = below;
+    }
+    None
 }
 
 fn distance(old: &Facts, new: &Facts) -> usize {
@@ -169,16 +295,6 @@ fn distance(old: &Facts, new: &Facts) -> usize {
 /// A changed instruction is farther away than any number of changed values.
 fn weight(fact: &Fact) -> usize {
     if fact.kind == FactKind::Instruction { 1000 } else { 1 }
-}
-
-fn instruction_change(old: &Facts, new: &Facts) -> Option<MissReason> {
-    let text = |facts: &Facts| facts.iter().find(|fact| fact.kind == FactKind::Instruction).cloned();
-    let (old, new) = (text(old)?, text(new)?);
-    if old.value == new.value {
-        return None;
-    }
-    let (old, new) = (shown(Some(&old.value))?, shown(Some(&new.value))?);
-    Some(MissReason::Instruction { old, new })
 }
 
 fn describe(
@@ -204,8 +320,7 @@ fn describe(
 fn shown(value: Option<&FactValue>) -> Option<String> {
     match value? {
         FactValue::Text(text) => Some(text.clone()),
-        FactValue::Content(digest) => Some(format!("{}:{}", digest.algorithm().name(), digest.short())),
-        FactValue::Hidden(_) => None,
+        FactValue::Content(_) | FactValue::Hidden(_) => None,
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use dhow_oci::Digest;
 
-use crate::miss::explain;
-use crate::{CacheKey, CachePolicy, Facts, Graph, MissReason, Site, Tree, Vertex, VertexId};
+use crate::miss::{Archive, explain};
+use crate::{CacheKey, CachePolicy, Earlier, Facts, Graph, MissReason, Past, Site, Tree, Vertex, VertexId};
 
 /// Does the work of vertices. Called from several threads at once.
 pub trait Worker: Sync {
@@ -59,11 +59,14 @@ pub trait Cache<Step, Error>: Sync {
     /// The step kept under `key`. One that has lost a part of itself is not there.
     fn lookup(&self, key: &CacheKey) -> Result<Option<Step>, Error>;
 
-    /// Keeps a step and the facts that led to it.
-    fn record(&self, key: &CacheKey, facts: &Facts, site: &Site, step: &Step) -> Result<(), Error>;
+    /// Keeps a step and what it was made of.
+    fn record(&self, past: &Past, step: &Step) -> Result<(), Error>;
 
-    /// Facts of earlier steps at this site, the latest first; a handful is enough.
-    fn earlier(&self, site: &Site) -> Result<Vec<Facts>, Error>;
+    /// Earlier attempts at this vertex, the latest first; a handful is enough.
+    fn earlier(&self, id: VertexId, site: &Site) -> Result<Vec<Earlier>, Error>;
+
+    /// What the step with this key was made of.
+    fn past(&self, key: &CacheKey) -> Option<Past>;
 
     /// A list of files by its digest.
     fn tree(&self, digest: &Digest) -> Option<Tree>;
@@ -129,6 +132,8 @@ struct Run<Output, Error> {
     changed: Condvar,
     /// What this solve refreshed already: equal vertices run once.
     refreshed: Mutex<HashSet<CacheKey>>,
+    /// What the vertices are made of that were looked at so far.
+    present: Mutex<HashMap<VertexId, Past>>,
 }
 
 /// Tells the other threads when this one panics, so that the panic is seen and not waited for.
@@ -168,6 +173,7 @@ where
             progress: Mutex::new(progress),
             changed: Condvar::new(),
             refreshed: Mutex::new(HashSet::new()),
+            present: Mutex::new(HashMap::new()),
         };
         // The caller's thread is one of the workers: a chain of steps starts no thread.
         std::thread::scope(|scope| {
@@ -240,23 +246,26 @@ where
         let vertex = graph.vertex(id);
         (self.observer)(Event::Started(id));
         let step = if vertex.cache == CachePolicy::Bypass {
+            let facts = self.worker.facts(id, vertex, inputs)?;
+            run.note(graph, id, facts);
             (self.observer)(Event::LookedUp(id, Lookup::Bypassed));
             self.worker.run(id, vertex, inputs)?
         } else {
-            self.reuse_or_run(id, vertex, inputs, run)?
+            self.reuse_or_run(graph, id, inputs, run)?
         };
         Ok(self.worker.join(id, vertex, inputs, step))
     }
 
     fn reuse_or_run(
         &self,
+        graph: &Graph<W::Op>,
         id: VertexId,
-        vertex: &Vertex<W::Op>,
         inputs: &[W::Output],
         run: &Run<W::Output, W::Error>,
     ) -> Result<W::Step, W::Error> {
-        let facts = self.worker.facts(id, vertex, inputs)?;
-        let key = facts.key();
+        let vertex = graph.vertex(id);
+        let past = run.note(graph, id, self.worker.facts(id, vertex, inputs)?);
+        let key = past.key;
         (self.observer)(Event::Keyed(id, key));
         let may_reuse = || vertex.cache == CachePolicy::Use || run.refreshed().contains(&key);
         if may_reuse()
@@ -273,13 +282,22 @@ where
         }
         let reason = match vertex.cache {
             CachePolicy::Refresh => MissReason::Refresh,
-            _ => explain(&facts, &self.cache.earlier(&vertex.site)?, &|digest| self.cache.tree(digest)),
+            _ => self.explain(&past, &self.cache.earlier(id, &vertex.site)?, run),
         };
         (self.observer)(Event::LookedUp(id, Lookup::Miss(reason)));
         let step = self.worker.run(id, vertex, inputs)?;
-        self.cache.record(&key, &facts, &vertex.site, &step)?;
+        self.cache.record(&past, &step)?;
         run.refreshed().insert(key);
         Ok(step)
+    }
+
+    fn explain(&self, past: &Past, earlier: &[Earlier], run: &Run<W::Output, W::Error>) -> MissReason {
+        let archive = Archive {
+            tree: &|digest| self.cache.tree(digest),
+            past: &|key| self.cache.past(key),
+            present: &|key| run.present().values().find(|past| past.key == *key).cloned(),
+        };
+        explain(past, earlier, &archive)
     }
 
     fn reuse(&self, id: VertexId, key: &CacheKey) -> Result<Option<W::Step>, W::Error> {
@@ -294,6 +312,24 @@ where
 impl<Output, Error> Run<Output, Error> {
     fn lock(&self) -> MutexGuard<'_, Progress<Output, Error>> {
         self.progress.lock().expect("no worker panics while it holds the lock")
+    }
+
+    fn present(&self) -> MutexGuard<'_, HashMap<VertexId, Past>> {
+        self.present.lock().expect("no worker panics while it holds the lock")
+    }
+
+    /// Notes what a vertex is made of; its inputs were noted before it.
+    fn note<O>(&self, graph: &Graph<O>, id: VertexId, facts: Facts) -> Past {
+        let vertex = graph.vertex(id);
+        let mut present = self.present();
+        let inputs = vertex.inputs.iter().filter_map(|input| {
+            let is_recorded = graph.vertex(*input).cache != CachePolicy::Bypass;
+            Some(present.get(input)?.as_input(!is_recorded))
+        });
+        let (key, step, inputs) = (facts.key(), vertex.site.instruction.clone(), inputs.collect());
+        let past = Past { key, step, facts, inputs };
+        present.insert(id, past.clone());
+        past
     }
 
     fn refreshed(&self) -> MutexGuard<'_, HashSet<CacheKey>> {

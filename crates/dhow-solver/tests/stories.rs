@@ -7,8 +7,8 @@ use std::sync::Mutex;
 
 use dhow_oci::Digest;
 use dhow_solver::{
-    Cache, CacheKey, CachePolicy, Event, FactKind, Facts, Graph, Lookup, Site, SolveError, Solver, Tree,
-    TreeEntry, Vertex, VertexId, Worker,
+    Cache, CacheKey, CachePolicy, Earlier, Event, FactKind, Facts, Graph, Lookup, Past, Site, SolveError,
+    Solver, Tree, TreeEntry, Vertex, VertexId, Worker,
 };
 use expect_test::{Expect, expect};
 
@@ -76,7 +76,7 @@ impl Worker for World {
 #[derive(Default)]
 struct Memory {
     results: Mutex<HashMap<CacheKey, Digest>>,
-    facts: Mutex<Vec<(Site, Facts)>>,
+    pasts: Mutex<Vec<Past>>,
     trees: Mutex<HashMap<Digest, Tree>>,
 }
 
@@ -91,17 +91,24 @@ impl Cache<Digest, String> for Memory {
         Ok(self.results.lock().expect("a lock").get(key).copied())
     }
 
-    fn record(&self, key: &CacheKey, facts: &Facts, site: &Site, output: &Digest) -> Result<(), String> {
-        self.results.lock().expect("a lock").insert(*key, *output);
-        self.facts.lock().expect("a lock").insert(0, (site.clone(), facts.clone()));
+    fn record(&self, past: &Past, output: &Digest) -> Result<(), String> {
+        self.results.lock().expect("a lock").insert(past.key, *output);
+        self.pasts.lock().expect("a lock").insert(0, past.clone());
         Ok(())
     }
 
-    fn earlier(&self, site: &Site) -> Result<Vec<Facts>, String> {
-        let near = |held: &&(Site, Facts)| {
-            held.0.position == site.position || held.0.instruction == site.instruction
-        };
-        Ok(self.facts.lock().expect("a lock").iter().filter(near).map(|(_, facts)| facts.clone()).collect())
+    /// What has the same text, else what begins with the same word.
+    fn earlier(&self, _: VertexId, site: &Site) -> Result<Vec<Earlier>, String> {
+        let pasts = self.pasts.lock().expect("a lock");
+        let word = |text: &str| text.split(' ').next().map(str::to_owned);
+        let same: Vec<&Past> = pasts.iter().filter(|past| past.step == site.instruction).collect();
+        let near = || pasts.iter().filter(|past| word(&past.step) == word(&site.instruction)).collect();
+        let found: Vec<&Past> = if same.is_empty() { near() } else { same };
+        Ok(found.into_iter().cloned().map(Earlier::Known).collect())
+    }
+
+    fn past(&self, key: &CacheKey) -> Option<Past> {
+        self.pasts.lock().expect("a lock").iter().find(|past| past.key == *key).cloned()
     }
 
     fn tree(&self, digest: &Digest) -> Option<Tree> {
@@ -194,8 +201,8 @@ fn what_follows_a_change_says_so() {
         (APP, "req=2 app=1", ""),
         expect![[r#"
         miss  copy req      req changed
-        miss  run pip       what it builds upon changed
-        miss  copy app      what it builds upon changed
+        miss  run pip       what it builds upon changed: copy req
+        miss  copy app      what it builds upon changed: copy req
     "#]],
     );
 }
@@ -237,7 +244,7 @@ fn a_step_that_yields_the_same_stops_the_cascade() {
         (steps, "app=2", ""),
         expect![[r#"
         miss  copy app      app changed
-        miss  strip docs    what it builds upon changed
+        miss  strip docs    what it builds upon changed: copy app
         hit   run test
     "#]],
     );
@@ -249,7 +256,7 @@ fn a_result_that_is_gone_is_told_from_a_change() {
     build(&memory, "run make", "", "", CachePolicy::Use);
     memory.results.lock().expect("a lock").clear();
     expect![[r#"
-        miss  run make      the earlier result was removed
+        miss  run make      removed by gc
     "#]]
     .assert_eq(&build(&memory, "run make", "", "", CachePolicy::Use));
 }

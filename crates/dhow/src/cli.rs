@@ -25,6 +25,8 @@ enum Command {
     /// Manage builds
     #[command(visible_alias = "buildx")]
     Builder(commands::builder::BuilderArgs),
+    /// Say why the steps of a build ran or did not
+    Explain(commands::explain::ExplainArgs),
     /// Show how an image was made
     History(commands::history::HistoryArgs),
     /// Manage images
@@ -180,6 +182,7 @@ fn open_as_is() -> Result<Engine, CliError> {
 fn dispatch(command: Command, ui: &mut Ui) -> Result<u8, CliError> {
     match command {
         Command::Builder(args) => commands::builder::run(args, &open()?, ui),
+        Command::Explain(args) => commands::explain::run(&args, &open_as_is()?, ui),
         Command::History(args) => commands::history::run(args, &open_as_is()?, ui),
         Command::Image(args) => commands::image::run(args, &open()?, ui),
         Command::Images(args) => commands::images::run(args, &open_as_is()?, ui),

@@ -82,3 +82,118 @@ fn output_of_any_length_is_kept_whole() {
     app.ok("docker build -q -t again .");
     assert_eq!(rig.ok("sh -c 'docker build logs again 2 | wc -c'"), "20000000");
 }
+
+/// Why each step that ran did, as `--progress=plain` says it.
+fn reasons(shell: &Shell<'_>, line: &str) -> Vec<String> {
+    let build = shell.run(line);
+    let said = build.stderr.lines().filter_map(|line| line.split_once(" not cached: "));
+    said.map(|(_, reason)| reason.to_owned()).collect()
+}
+
+#[test]
+fn a_miss_says_what_changed() {
+    let Some(rig) = Rig::start() else { return };
+    let dockerfile =
+        "FROM alpine\nARG VERSION\nARG API_TOKEN\nWORKDIR /app\nCOPY . .\nRUN cat run.sh\nRUN true\n";
+    let ignore = ("Dockerfile.dockerignore", "Dockerfile*\n");
+    let app = rig.context("app", &[("Dockerfile", dockerfile), ("run.sh", "echo 1\n"), ("b", "b\n"), ignore]);
+    let build = "docker build --build-arg VERSION=1 --build-arg API_TOKEN=hush-7f3a .";
+    let first = reasons(&app, build);
+    assert!(
+        first.iter().all(|reason| reason == "no earlier build of this step") && first.len() == 4,
+        "{first:?}"
+    );
+    assert_eq!(reasons(&app, build), Vec::<String>::new());
+
+    app.ok("chmod 755 run.sh");
+    let below = "what it builds upon changed: COPY . .";
+    assert_eq!(reasons(&app, build), ["mode of run.sh 0644 -> 0755", below, below]);
+    // Size and time of modification stay as they are, and it is seen all the same.
+    app.ok("touch -d 2020-01-01 run.sh");
+    app.ok(build);
+    app.write("run.sh", "echo 2\n");
+    app.ok("touch -d 2020-01-01 run.sh");
+    assert_eq!(reasons(&app, build)[0], "run.sh changed");
+    app.write("c", "c");
+    app.ok("rm b");
+    assert_eq!(reasons(&app, build)[0], "c is new, b is gone");
+
+    let other = "docker build --build-arg VERSION=2 --build-arg API_TOKEN=quiet-9c1d .";
+    assert_eq!(reasons(&app, other)[0], "ARG VERSION 1 -> 2, ARG API_TOKEN changed");
+    assert_eq!(
+        reasons(&app, &other.replace("docker build", "docker build --network none"))[0],
+        "network default -> none"
+    );
+
+    // Lines move, the file gets another name, the folder another place: the nearest earlier build is found.
+    app.edit("Dockerfile", "WORKDIR", "# a comment\nLABEL a=b\n\nWORKDIR");
+    app.edit("Dockerfile", "RUN true", "RUN true 2");
+    assert_eq!(reasons(&app, other), ["instruction was `RUN true`"]);
+    app.ok("mv Dockerfile Dockerfile.prod");
+    app.ok("mv Dockerfile.dockerignore Dockerfile.prod.dockerignore");
+    app.edit("Dockerfile.prod", "RUN true 2", "RUN true 3");
+    assert_eq!(
+        reasons(&app, &other.replace("docker build", "docker build -f Dockerfile.prod")),
+        ["instruction was `RUN true 2`"]
+    );
+    rig.ok("cp -a app copied");
+    let copied = rig.at("copied");
+    copied.edit("Dockerfile.prod", "RUN true 3", "RUN true 4");
+    assert_eq!(
+        reasons(&copied, &other.replace("docker build", "docker build -f Dockerfile.prod")),
+        ["instruction was `RUN true 3`"]
+    );
+
+    // Images name their arguments in their history, as docker's do. What is remembered of builds does not know them.
+    assert_eq!(app.run("sh -c 'grep -alE \"hush-7f3a|quiet-9c1d\" ../../root/db.sqlite*'").stdout, "");
+}
+
+#[test]
+fn it_says_when_a_base_moved_and_when_the_last_run_failed() {
+    let Some(rig) = Rig::start() else { return };
+    rig.ok("docker pull -q alpine");
+    rig.ok("docker pull -q busybox");
+    rig.ok("docker tag alpine base:1");
+    let app = rig.context("app", &[("Dockerfile", "FROM base:1\nRUN true\nRUN test -e /ok || false\n")]);
+    app.fails("docker build .", 1);
+    assert_eq!(reasons(&app, "docker build ."), ["its last run failed"]);
+    rig.ok("docker tag busybox base:1");
+    app.edit("Dockerfile", " || false", " || true");
+    let moved = reasons(&app, "docker build .");
+    assert!(
+        moved[0].starts_with("base base:1 moved sha256:") && moved[0].contains(" -> sha256:"),
+        "{moved:?}"
+    );
+    // What never came to a result is nothing to compare with.
+    assert_eq!(moved[1], "no earlier build of this step");
+
+    let explained = rig.ok("docker explain ^0 'RUN true'");
+    assert!(explained.starts_with("#2   DONE     [2/3] RUN true\n"), "{explained}");
+    assert!(explained.ends_with(&moved[0]), "{explained}");
+    let explained = json(&rig, "docker explain --format json");
+    assert_eq!(explained["Steps"][1]["Reason"]["Kind"], "base", "{explained}");
+    assert_eq!(explained["Steps"][2]["Reason"]["Kind"], "first-build", "{explained}");
+    assert_eq!(explained["Steps"][0]["Reason"], serde_json::Value::Null);
+    assert!(rig.fails("docker explain ^0 9", 1).contains("no such step: 9"));
+    assert!(rig.fails("docker explain nothing", 1).contains("no such build: nothing"));
+}
+
+#[test]
+fn stages_can_be_made_again_by_name() {
+    let Some(rig) = Rig::start() else { return };
+    let dockerfile =
+        "FROM alpine AS tools\nRUN echo tools >/t\nFROM alpine\nRUN echo app >/a\nCOPY --from=tools /t /t\n";
+    let app = rig.context("app", &[("Dockerfile", dockerfile)]);
+    app.ok("docker build .");
+    let build = app.run("docker build -q --no-cache-filter TOOLS --explain=json .");
+    let line = build.stdout.lines().next().expect("JSON, then the image");
+    let explained: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    let kinds: Vec<&str> = explained["Steps"]
+        .as_array()
+        .expect("steps")
+        .iter()
+        .map(|step| step["Reason"]["Kind"].as_str().unwrap_or("-"))
+        .collect();
+    // The tools are made again, come out the same, and so what copies them is not disturbed.
+    assert_eq!(kinds, ["-", "no-cache", "-", "-", "-"], "{explained}");
+}

@@ -6,11 +6,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dhow_engine::{BuildRequest, Built, DockerfileSource, Engine, StepNetwork};
+use dhow_engine::{BuildEvent, BuildRecord, BuildRequest, Built, DockerfileSource, Engine, StepNetwork};
 use dhow_oci::{Platform, Reference};
 
 use clap::ArgAction;
 
+use super::build_why::WhyArgs;
+use super::explain;
 use crate::commands::build_sources::SourceArgs;
 use crate::error::CliError;
 use crate::progress::{self, Progress, ProgressMode};
@@ -67,6 +69,8 @@ pub(crate) struct BuildArgs {
     jobs: Option<NonZeroUsize>,
     #[command(flatten)]
     sources: SourceArgs,
+    #[command(flatten)]
+    why: WhyArgs,
     /// Remove intermediate containers; dhow leaves none
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     rm: Option<bool>,
@@ -93,18 +97,19 @@ pub(crate) fn run(args: BuildArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, C
     let names = references(&args.tags)?;
     let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
     let iidfile = args.iidfile.clone();
+    let explain = args.why.explain;
     let request = request(args, names.clone())?;
     let context_bytes = match mode {
         ProgressMode::Classic => Some(engine.context_bytes(&request)?),
         _ => None,
     };
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let built = build(
-        engine,
-        &request,
-        progress::new(mode, is_terminal, context_bytes),
-        mode == ProgressMode::Quiet,
-    )?;
+    let display = progress::new(mode, is_terminal, context_bytes);
+    let (record, built) = build(engine, &request, display, mode == ProgressMode::Quiet);
+    if let (Some(format), Some(record)) = (explain, record) {
+        explain::print(&record, None, format, ui)?;
+    }
+    let built = built?;
     if let Some(path) = iidfile {
         std::fs::write(&path, built.image.to_string())
             .map_err(|error| CliError::new(format!("cannot write {}: {error}", path.display())))?;
@@ -121,8 +126,9 @@ fn build(
     request: &BuildRequest,
     display: Box<dyn Progress>,
     is_quiet: bool,
-) -> Result<Built, CliError> {
+) -> (Option<BuildRecord>, Result<Built, CliError>) {
     let display = Mutex::new(display);
+    let record = Mutex::new(None);
     let is_over = AtomicBool::new(false);
     let show = |f: &dyn Fn(&mut dyn Progress)| f(&mut **display.lock().expect("no display panics"));
     let result = std::thread::scope(|scope| {
@@ -132,15 +138,21 @@ fn build(
                 show(&|display| display.tick());
             }
         });
-        let result = engine.build(request, &|event| show(&|display| display.event(&event)));
+        let result = engine.build(request, &|event| {
+            if let BuildEvent::Recorded(build) = event {
+                *record.lock().expect("nobody panics with it") = Some(build.clone());
+            }
+            show(&|display| display.event(&event));
+        });
         is_over.store(true, Ordering::Relaxed);
         ticker.thread().unpark();
         result
     });
     show(&|display| display.close());
-    let built = result.map_err(|error| build_error(&error, is_quiet))?;
-    show(&|display| display.built(&built.image, &request.names));
-    Ok(built)
+    let built = result.map_err(|error| build_error(&error, is_quiet)).inspect(|built| {
+        show(&|display| display.built(&built.image, &request.names));
+    });
+    (record.into_inner().expect("nobody panics with it"), built)
 }
 
 /// What went wrong. Who saw no output while it was written sees the end of it now.
@@ -197,6 +209,7 @@ fn request(args: BuildArgs, names: Vec<Reference>) -> Result<BuildRequest, CliEr
         labels: labels(&args.labels),
         platform: args.platform,
         no_cache: args.no_cache,
+        no_cache_filter: args.why.no_cache_filter,
         pull: args.pull,
         network: match args.network {
             NetworkArg::Default => StepNetwork::Default,

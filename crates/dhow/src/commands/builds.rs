@@ -125,7 +125,7 @@ fn list(args: &LsArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
 }
 
 /// The word that buildx has for it.
-fn status(build: &BuildRecord) -> &'static str {
+pub(super) fn status(build: &BuildRecord) -> &'static str {
     if build.error.is_none() { "Completed" } else { "Error" }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod attach;
 pub(crate) mod build;
 mod build_sources;
+mod build_why;
 pub(crate) mod builder;
 mod builds;
 pub(crate) mod commit;
@@ -12,6 +13,7 @@ pub(crate) mod create;
 mod create_flags;
 mod each;
 pub(crate) mod exec;
+pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod image;
 pub(crate) mod image_prune;
