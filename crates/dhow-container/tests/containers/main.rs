@@ -19,8 +19,11 @@ fn main() {
         now: SystemTime::now,
     });
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument == "--list") {
-        life::TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    if has("--list") {
+        // nextest asks a second time for those that are ignored, and none is.
+        let listed = if has("--ignored") { &[] } else { life::TESTS };
+        listed.iter().for_each(|(name, _)| println!("{name}: test"));
         return;
     }
     if !world::is_possible() {
@@ -30,7 +33,7 @@ fn main() {
     CloneNamespaces::NETWORK.unshare().expect("root may have a network of its own");
     let netns = dhow_sys::netns::current().expect("there is one now");
     dhow_net::connect_loopback(std::os::fd::AsFd::as_fd(&netns)).expect("it has a loopback device");
-    let exact = arguments.iter().any(|argument| argument == "--exact");
+    let exact = has("--exact");
     let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let wanted = |name: &str| {
         let fits = |filter: &&String| if exact { *filter == name } else { name.contains(filter.as_str()) };

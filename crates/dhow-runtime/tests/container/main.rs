@@ -23,15 +23,18 @@ fn main() {
     });
     let tests: Vec<Test> = [inside::TESTS, life::TESTS, exec::TESTS].concat();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument == "--list") {
-        tests.iter().for_each(|(name, _)| println!("{name}: test"));
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    if has("--list") {
+        // nextest asks a second time for those that are ignored, and none is.
+        let listed = if has("--ignored") { &[] } else { &tests[..] };
+        listed.iter().for_each(|(name, _)| println!("{name}: test"));
         return;
     }
     if !world::is_possible() {
         println!("skipped: needs root and a static busybox at {}", world::BUSYBOX);
         return;
     }
-    let exact = arguments.iter().any(|argument| argument == "--exact");
+    let exact = has("--exact");
     let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let wanted = |name: &str| {
         filters.is_empty()
