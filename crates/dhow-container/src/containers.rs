@@ -38,8 +38,13 @@ pub struct Containers {
     pub(crate) clock: fn() -> jiff::Timestamp,
 }
 
+/// The lock in a container's folder.
+pub(crate) const LOCK: &str = "lock";
+/// Begins the names of folders of containers whose lock is not held yet.
+pub(crate) const UNNAMED: &str = ".new-";
+
 /// Where the run-time folders of containers are.
-fn run_dirs(run: &Path) -> PathBuf {
+pub(crate) fn run_dirs(run: &Path) -> PathBuf {
     run.join("containers")
 }
 
@@ -193,14 +198,19 @@ impl Containers {
     }
 
     fn lock_path(&self, id: &str) -> PathBuf {
-        self.bundle(id).dir().join("lock")
+        self.bundle(id).dir().join(LOCK)
     }
 
-    /// Makes the lock of a container that is being made.
-    pub(crate) fn create_lock(&self, id: &str) -> Result<File, DiskError> {
-        let path = self.lock_path(id);
+    /// Makes the folder of a container that is being made. It gets its name when its lock is held: one that has
+    /// neither a lock that is held nor a record is rubbish.
+    pub(crate) fn create_dir(&self, id: &str) -> Result<File, DiskError> {
+        let unnamed = self.containers_dir().join(format!("{UNNAMED}{id}"));
+        fs::create_dir_all(&unnamed).map_err(disk("create", &unnamed))?;
+        let path = unnamed.join(LOCK);
         let file = File::create(&path).map_err(disk("create", &path))?;
         file.lock().map_err(disk("lock", &path))?;
+        let bundle = self.bundle(id);
+        fs::rename(&unnamed, bundle.dir()).map_err(disk("create", bundle.dir()))?;
         Ok(file)
     }
 

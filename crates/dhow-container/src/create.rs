@@ -98,10 +98,10 @@ impl Draft<'_> {
         parents: &[SnapshotName],
     ) -> Result<String, CreateError> {
         let containers = self.containers;
-        let dir = containers.bundle(self.id).dir().to_path_buf();
-        fs::create_dir_all(containers.bundle(self.id).rootfs()).map_err(disk("create", &dir))?;
         // Held until the record is there: what is locked is not rubbish.
-        let _lock = containers.create_lock(self.id)?;
+        let _lock = containers.create_dir(self.id)?;
+        let rootfs = containers.bundle(self.id).rootfs();
+        fs::create_dir(&rootfs).map_err(disk("create", &rootfs))?;
         let snapshots = containers.images.snapshots();
         let _prepared = snapshots.prepare(&snapshot_key(self.id), parents)?;
         let created = (containers.clock)().to_string();

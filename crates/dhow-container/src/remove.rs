@@ -11,7 +11,7 @@ use dhow_runtime::ExitStatus;
 use dhow_snapshot::{OverlaySnapshotter, Snapshotter as _};
 use dhow_store::{RemoveRecordError, Store};
 
-use crate::containers::{Containers, snapshot_key};
+use crate::containers::{Containers, LOCK, UNNAMED, run_dirs, snapshot_key};
 use crate::error::{FindError, RemoveError, RenameError, disk};
 use crate::freeze;
 use crate::name::{check_name, is_id};
@@ -19,8 +19,8 @@ use crate::record::{Container, State};
 use crate::start::Removal;
 use crate::volume::{RemoveVolumeError, Volumes, remove_dir};
 
-/// How old a folder that nobody has locked must be to be taken for rubbish: its maker may be between two instructions.
-const UNLOCKED_AGE_MIN: Duration = Duration::from_secs(60);
+/// How old a folder that has no name yet must be to be taken for rubbish: its maker may be between two instructions.
+const UNNAMED_AGE_MIN: Duration = Duration::from_secs(60);
 
 /// How a container is to be removed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -128,23 +128,34 @@ impl Containers {
     }
 
     fn sweep_folders(&self) -> Result<(), RemoveError> {
-        let dir = self.containers_dir();
-        let Ok(entries) = fs::read_dir(&dir) else { return Ok(()) };
-        for entry in entries {
-            let entry = entry.map_err(disk("list", &dir))?;
-            let Ok(id) = entry.file_name().into_string() else { continue };
-            if !is_id(&id) || self.records().get(&id).map_err(FindError::from)?.is_some() {
-                continue;
+        for dir in [self.containers_dir(), run_dirs(&self.run)] {
+            let Ok(entries) = fs::read_dir(&dir) else { continue };
+            for entry in entries {
+                let entry = entry.map_err(disk("list", &dir))?;
+                let Ok(name) = entry.file_name().into_string() else { continue };
+                if is_id(&name) {
+                    self.sweep_folder(&name)?;
+                } else if name.starts_with(UNNAMED) && self.is_old(&entry.path()) {
+                    remove_dir(&entry.path())?;
+                }
             }
-            let has_lock = entry.path().join("lock").exists();
-            let is_locked = has_lock && self.try_lock(&id)?.is_none();
-            // Looked at again: whoever held the lock has recorded it by now.
-            if !is_locked
-                && self.is_old(&entry.path())
-                && self.records().get(&id).map_err(FindError::from)?.is_none()
-            {
-                self.discard_remains(&id)?;
-            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is left of the container `id`, unless it has a record or somebody is about to make one.
+    fn sweep_folder(&self, id: &str) -> Result<(), RemoveError> {
+        let is_recorded = || Ok::<_, RemoveError>(self.records().get(id).map_err(FindError::from)?.is_some());
+        if is_recorded()? {
+            return Ok(());
+        }
+        let has_lock = self.bundle(id).dir().join(LOCK).exists();
+        let lock = self.try_lock(id)?;
+        // Looked at again: whoever held the lock has recorded it by now.
+        let is_rubbish = (lock.is_some() || !has_lock) && !is_recorded()?;
+        // A shim that removes its own container does not hold that lock.
+        if is_rubbish && !dhow_runtime::is_alive(&self.run_dir(id)).unwrap_or(true) {
+            self.discard_remains(id)?;
         }
         Ok(())
     }
@@ -166,7 +177,7 @@ impl Containers {
     fn is_old(&self, path: &Path) -> bool {
         let changed = fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
         let now = SystemTime::from((self.clock)());
-        changed.is_ok_and(|time| now.duration_since(time).is_ok_and(|age| age >= UNLOCKED_AGE_MIN))
+        changed.is_ok_and(|time| now.duration_since(time).is_ok_and(|age| age >= UNNAMED_AGE_MIN))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Starting a container: its shim does the work, the command waits until the program runs.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use dhow_net::EndpointSpec;
@@ -33,7 +34,7 @@ pub(crate) struct Removal {
 impl Containers {
     /// Starts a container that nobody watches. One that runs is left alone, and that is success.
     pub fn start(&self, text: &str) -> Result<(), StartError> {
-        self.start_with(text, |request| spawn_shim(request).map(drop)).map(drop)
+        self.start_with(text, |request, lock| spawn_shim(request, lock).map(drop)).map(drop)
     }
 
     /// Starts a container and attaches to it from its first byte of output on. `None`: it runs already.
@@ -42,19 +43,19 @@ impl Containers {
         text: &str,
         window: Option<WindowSize>,
     ) -> Result<Option<Attached>, StartError> {
-        self.start_with(text, |request| {
+        self.start_with(text, |request, lock| {
             let request = ShimRequest { window, ..request.clone() };
-            spawn_shim_attached(&request).map(|(_, attached)| attached)
+            spawn_shim_attached(&request, lock).map(|(_, attached)| attached)
         })
     }
 
     fn start_with<T>(
         &self,
         text: &str,
-        spawn: impl FnOnce(&ShimRequest) -> Result<T, dhow_runtime::StartError>,
+        spawn: impl FnOnce(&ShimRequest, Option<OwnedFd>) -> Result<T, dhow_runtime::StartError>,
     ) -> Result<Option<T>, StartError> {
         let id = self.resolve(text)?.key;
-        let _lock = self.lock(&id)?;
+        let lock = self.lock(&id)?;
         // While we waited for the lock it may have been removed.
         let container = self.look_at(self.resolve(&id).map_err(|error| match error {
             FindError::NotFound(_) => FindError::NotFound(text.into()),
@@ -68,7 +69,9 @@ impl Containers {
             State::Exited { .. } => drop(self.wait_for_shim(&id)?),
         }
         let request = self.shim_request(&container)?;
-        spawn(&request).map(Some).map_err(|error| {
+        let shared = lock.as_ref().map(File::try_clone).transpose();
+        let shared = shared.map_err(disk("lock", self.bundle(&id).dir()))?.map(OwnedFd::from);
+        spawn(&request, shared).map(Some).map_err(|error| {
             if container.record.host.auto_remove {
                 // Best effort, once the shim has let go of what it began: the error to be told is the other one.
                 let _ = self.wait_for_shim(&id).map(|_| self.discard(&container));

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
@@ -13,24 +13,30 @@ use rustix::process::Signal;
 use crate::attach::Attached;
 use crate::launch::Step;
 use crate::shim::{self, InitRecord, Reply};
-use crate::spawn::{self, Role};
+use crate::spawn::{self, Passed, Role};
 use crate::{Bundle, ExitStatus, RunDir, RuntimeState, ShimRequest, StartError, Started};
 
 /// Starts a container and returns when its program runs.
-pub fn spawn_shim(request: &ShimRequest) -> Result<Started, StartError> {
-    start(request, None)
+///
+/// The shim holds the lock behind `claim` until it has its own, so that whoever waits for the one finds the other
+/// even if the caller dies in between.
+pub fn spawn_shim(request: &ShimRequest, claim: Option<OwnedFd>) -> Result<Started, StartError> {
+    start(request, Passed { client: None, claim })
 }
 
 /// Starts a container with a client attached from its first byte of output on.
-pub fn spawn_shim_attached(request: &ShimRequest) -> Result<(Started, Attached), StartError> {
+pub fn spawn_shim_attached(
+    request: &ShimRequest,
+    claim: Option<OwnedFd>,
+) -> Result<(Started, Attached), StartError> {
     let (ours, theirs) = UnixStream::pair().step("cannot create a socket")?;
-    let started = start(request, Some(theirs))?;
+    let started = start(request, Passed { client: Some(theirs.into()), claim })?;
     Ok((started, Attached::over(ours)))
 }
 
-fn start(request: &ShimRequest, client: Option<UnixStream>) -> Result<Started, StartError> {
+fn start(request: &ShimRequest, passed: Passed) -> Result<Started, StartError> {
     let stdio = [Stdio::null(), Stdio::null(), Stdio::null()];
-    let mut control = spawn::helper(Role::Shim, request, stdio, client.map(Into::into))?;
+    let mut control = spawn::helper(Role::Shim, request, stdio, passed)?;
     match spawn::receive(&mut control).step("cannot hear from the shim")? {
         Some(Reply::Started(started)) => Ok(started),
         Some(Reply::Failed(error)) => Err(error),
@@ -93,7 +99,7 @@ pub fn init_of(run_dir: &RunDir) -> io::Result<Option<i32>> {
 }
 
 /// The container's init, if it still is the process that was recorded.
-pub(crate) fn init(run_dir: &RunDir) -> io::Result<Option<(InitRecord, std::os::fd::OwnedFd)>> {
+pub(crate) fn init(run_dir: &RunDir) -> io::Result<Option<(InitRecord, OwnedFd)>> {
     let Some(record) = shim::read_json::<InitRecord>(&run_dir.init())? else { return Ok(None) };
     // First the descriptor, then the proof: it cannot come to mean another process.
     let Ok(pidfd) = process::open_pidfd(record.pid) else { return Ok(None) };

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attach::{DetachWatch, SignalProxy, Terminal, read_some};
 use crate::launch::{self, Identity, Said, Stdio, Step, Sync, Target, duplicate, take_stdio};
-use crate::spawn::{self, Given, Role};
+use crate::spawn::{self, Given, Passed, Role};
 use crate::{Bundle, ExecRequest, RunDir, StartError, client};
 
 /// How much is moved between two terminals at once.
@@ -77,7 +77,7 @@ pub fn exec(
         bundle: bundle.dir().to_path_buf(),
         request: ExecRequest { window: request.window.or(window(&streams)), ..request.clone() },
     };
-    let mut control = spawn::helper(Role::Exec, &order, stdio(request, &streams)?, None)?;
+    let mut control = spawn::helper(Role::Exec, &order, stdio(request, &streams)?, Passed::default())?;
     let sync = Sync::over(control.try_clone().step("cannot duplicate a socket")?);
     let mut master = None;
     loop {

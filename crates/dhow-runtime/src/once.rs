@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::launch::{self, Creation, Running, StdioPlan, Step, duplicate};
 use crate::shim::{NetworkSetup, ShimHooks, rfc3339};
-use crate::spawn::{self, Given, Role};
+use crate::spawn::{self, Given, Passed, Role};
 use crate::{Bundle, ExitStatus, OnceRequest, RuntimeChoice, StartError};
 
 /// How much output is read at once.
@@ -51,7 +51,7 @@ pub fn launch_once(
     let (stdout, stdout_end) = io::pipe().step("cannot create a pipe")?;
     let (stderr, stderr_end) = io::pipe().step("cannot create a pipe")?;
     let stdio = [Stdio::null(), stdout_end.into(), stderr_end.into()];
-    let mut control = Some(spawn::helper(Role::Once, request, stdio, None)?);
+    let mut control = Some(spawn::helper(Role::Once, request, stdio, Passed::default())?);
     let mut pipes = [
         Some((OutputStream::Stdout, File::from(OwnedFd::from(stdout)))),
         Some((OutputStream::Stderr, File::from(OwnedFd::from(stderr)))),

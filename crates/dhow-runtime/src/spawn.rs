@@ -20,6 +20,8 @@ const MESSAGE_BYTES_MAX: u32 = 16 << 20;
 const CONTROL_FD: RawFd = 3;
 /// The shim's end of the connection to the client that was there first.
 const CLIENT_FD: RawFd = 4;
+/// What the command holds, and the helper with it.
+const CLAIM_FD: RawFd = 5;
 /// Where the descriptor of the program is kept, out of the way of those above.
 const EXE_FD_MIN: RawFd = 64;
 
@@ -52,6 +54,15 @@ impl Role {
     }
 }
 
+/// Descriptors that a helper gets from the command.
+#[derive(Default)]
+pub(crate) struct Passed {
+    /// A connection to the client that is there first.
+    pub client: Option<OwnedFd>,
+    /// A locked file that the helper is to hold until it has a lock of its own.
+    pub claim: Option<OwnedFd>,
+}
+
 /// Starts a helper, hands it the request, and returns the connection to it.
 ///
 /// The helper leaves its parent at once (see [`detach`]); who started it need not wait for it.
@@ -59,7 +70,7 @@ pub(crate) fn helper(
     role: Role,
     request: &impl Serialize,
     stdio: [Stdio; 3],
-    client: Option<OwnedFd>,
+    passed: Passed,
 ) -> Result<UnixStream, StartError> {
     let (mut ours, theirs) = UnixStream::pair().step("cannot create a socket")?;
     let exe = process::protected_self_exe().step("cannot open the running program")?;
@@ -68,8 +79,10 @@ pub(crate) fn helper(
     let [stdin, stdout, stderr] = stdio;
     command.arg0(role.name()).env_clear().stdin(stdin).stdout(stdout).stderr(stderr);
     process::pass_fd(&mut command, theirs.into(), CONTROL_FD).step("cannot pass a socket on")?;
-    if let Some(client) = client {
-        process::pass_fd(&mut command, client, CLIENT_FD).step("cannot pass a socket on")?;
+    for (fd, number) in [(passed.client, CLIENT_FD), (passed.claim, CLAIM_FD)] {
+        if let Some(fd) = fd {
+            process::pass_fd(&mut command, fd, number).step("cannot pass a descriptor on")?;
+        }
     }
     let mut child = command.spawn().step(format_args!("cannot start {}", role.name()))?;
     // The command keeps copies of the descriptors it passes on, and we wait for the helper's to be closed.
@@ -85,8 +98,8 @@ pub(crate) struct Given<R> {
     pub request: R,
     /// The connection to the command.
     pub control: UnixStream,
-    /// The connection to the client that was there first.
-    pub client: Option<OwnedFd>,
+    /// What else it got.
+    pub passed: Passed,
 }
 
 /// Takes over what the command passed on, and leaves it.
@@ -95,10 +108,13 @@ pub(crate) fn given<R: DeserializeOwned>() -> Result<Given<R>, StartError> {
         .step("this program is a helper of dhow and not for direct use")?;
     let mut control = UnixStream::from(control);
     // Only `docker run` without -d is there from the beginning.
-    let client = process::take_passed_fd(CLIENT_FD).ok();
+    let passed = Passed {
+        client: process::take_passed_fd(CLIENT_FD).ok(),
+        claim: process::take_passed_fd(CLAIM_FD).ok(),
+    };
     let request = receive(&mut control).step("cannot read the request")?;
     let request = request.ok_or_else(|| StartError::Setup("the command that started this is gone".into()))?;
-    Ok(Given { request, control, client })
+    Ok(Given { request, control, passed })
 }
 
 /// Becomes an orphan in a session of its own, so that neither a terminal nor a parent decides when it ends.

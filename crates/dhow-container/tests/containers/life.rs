@@ -28,6 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
         a_container_that_is_to_be_removed_at_its_end_leaves_its_status,
     ),
     ("nothing_is_left_of_removed_containers", nothing_is_left_of_removed_containers),
+    ("what_a_killed_remove_left_is_swept", what_a_killed_remove_left_is_swept),
     ("a_killed_shim_is_told_and_cleaned_up", a_killed_shim_is_told_and_cleaned_up),
     ("a_container_goes_on_after_it_was_committed", a_container_goes_on_after_it_was_committed),
     (
@@ -270,20 +271,41 @@ fn a_volume_is_filled_from_the_image_and_outlives_containers() {
     assert!(world.containers.volume_path(&name).exists());
 }
 
+fn what_a_killed_remove_left_is_swept() {
+    let world = World::new();
+    // The bridge stays when it was once made.
+    world.run(&world.request("first", "true"));
+    world.remove("first");
+    let before = world.traces();
+    world.run(&world.request("gone", "true"));
+    let id = world.find("gone").id;
+    dhow_runtime::wait(&world.containers.run_dir(&id), &world.containers.bundle(&id)).unwrap();
+    world.forget(&id);
+    assert!(world.containers.run_dir(&id).dir().exists());
+    world.containers.sweep().unwrap();
+    assert_eq!(world.traces(), before);
+}
+
 fn rubbish_of_a_killed_create_is_swept() {
     let world = World::new();
     let before = world.traces();
     let id = "0".repeat(64);
     let folder = world.containers.bundle(&id);
-    fs::create_dir_all(folder.rootfs()).unwrap();
-    fs::write(folder.dir().join("lock"), "").unwrap();
+    let unnamed = folder.dir().with_file_name(format!(".new-{id}"));
+    fs::create_dir_all(&unnamed).unwrap();
+    let lock = fs::File::create(unnamed.join("lock")).unwrap();
+    lock.lock().unwrap();
     world.containers.sweep().unwrap();
-    assert!(folder.dir().exists(), "a young folder may be somebody's work");
+    fs::rename(&unnamed, folder.dir()).expect("a young folder may be somebody's work");
+    world.containers.sweep().unwrap();
+    assert!(folder.dir().exists(), "what is locked is somebody's work");
+    drop(lock);
+    fs::create_dir_all(&unnamed).unwrap();
     let long_ago = SystemTime::now() - Duration::from_secs(3600);
-    fs::File::open(folder.dir()).unwrap().set_modified(long_ago).unwrap();
+    fs::File::open(&unnamed).unwrap().set_modified(long_ago).unwrap();
     let made = world.containers.create(&world.request("kept", "true")).unwrap();
     world.containers.sweep().unwrap();
-    assert!(!folder.dir().exists());
+    assert!(!folder.dir().exists() && !unnamed.exists());
     assert!(world.containers.bundle(&made.id).dir().exists());
     world.remove("kept");
     assert_eq!(world.traces(), before);

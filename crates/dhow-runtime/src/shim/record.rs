@@ -32,9 +32,8 @@ pub(crate) struct InitRecord {
     pub cgroup: Option<String>,
 }
 
-/// Takes the lock for as long as the file is open. `None`: another shim holds it.
+/// Takes the lock in the folder, which whoever starts the shim has made, for as long as the file is open. `None`: another shim holds it.
 pub(super) fn lock(run_dir: &RunDir) -> io::Result<Option<File>> {
-    fs::create_dir_all(run_dir.dir())?;
     let file = File::options().write(true).create(true).truncate(false).open(run_dir.lock())?;
     for _ in 0..LOCK_TRIES {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -21,7 +21,7 @@ use super::record::{self, InitRecord};
 use super::{NetworkSetup, ShimHooks, connect, null, rfc3339};
 use crate::launch::{self, Creation, Running, StdioPlan, Step};
 use crate::once::OutputStream;
-use crate::spawn::{self, Given};
+use crate::spawn::{self, Given, Passed};
 use crate::{Bundle, ExitStatus, RunDir, ShimRequest, StartError, Started, StdinMode};
 
 /// How much input waits for the container before clients have to.
@@ -44,12 +44,12 @@ pub(crate) enum Reply {
 
 /// The shim.
 pub(super) fn shim(hooks: ShimHooks) -> Result<(), StartError> {
-    let Given { request, mut control, client } = spawn::given::<ShimRequest>()?;
+    let Given { request, mut control, passed } = spawn::given::<ShimRequest>()?;
     spawn::detach()?;
     // Nothing that is meant for a terminal's processes, or an absent-minded `kill`, ends the shim.
     let deaf = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::PIPE, Signal::ALARM];
     SignalSet::of(&deaf.map(Signal::as_raw)).block().step("cannot block signals")?;
-    let started = Shim::start(request, client, hooks);
+    let started = Shim::start(request, passed, hooks);
     let reply = match &started {
         Ok(shim) => Reply::Started(shim.started.clone()),
         Err(error) => Reply::Failed(error.clone()),
@@ -81,11 +81,12 @@ struct Ends {
 }
 
 impl Shim {
-    fn start(request: ShimRequest, client: Option<OwnedFd>, hooks: ShimHooks) -> Result<Shim, StartError> {
+    fn start(request: ShimRequest, passed: Passed, hooks: ShimHooks) -> Result<Shim, StartError> {
         let (bundle, run_dir) = (Bundle::new(&request.bundle), RunDir::new(&request.run_dir));
         let lock = record::lock(&run_dir).step(format_args!("cannot lock {}", run_dir.dir().display()))?;
         let lock =
             lock.ok_or_else(|| StartError::Setup(format!("container {} is already running", request.id)))?;
+        drop(passed.claim);
         for stale in [bundle.exit(), bundle.started(), run_dir.init(), run_dir.socket()] {
             record::remove(&stale).step(format_args!("cannot remove {}", stale.display()))?;
         }
@@ -119,7 +120,7 @@ impl Shim {
         if let Some(master) = &running.terminal {
             ends = terminal_ends(master.as_fd(), request.stdin)?;
         }
-        let foreground = client.map(|client| Client::new(client.into(), true)).transpose();
+        let foreground = passed.client.map(|client| Client::new(client.into(), true)).transpose();
         let clients = foreground.step("cannot talk to the client")?.into_iter().collect();
         let traffic =
             Traffic { ends, input: VecDeque::new(), input_ended: false, listener, clients, log, hooks };

@@ -19,7 +19,7 @@ pub(crate) const TESTS: &[crate::Test] = &[
 
 fn running() -> World {
     let world = World::shell("sleep 1000").with(|spec| spec.env = vec!["A=1".into()]);
-    spawn_shim(&world.request()).unwrap();
+    spawn_shim(&world.request(), None).unwrap();
     world
 }
 

@@ -71,7 +71,7 @@ fn code(end: &AttachEnd) -> i32 {
 fn a_detached_container_lives_on_and_is_recorded() {
     let world = World::shell("echo one; echo two >&2; trap 'exit 5' TERM; while :; do sleep 0.1; done");
     assert_eq!(world.state(), RuntimeState::Created);
-    let started = spawn_shim(&world.request()).unwrap();
+    let started = spawn_shim(&world.request(), None).unwrap();
     assert_eq!(world.state(), RuntimeState::Running { pid: started.pid, started_at: started.started_at });
     eventually("both lines are logged", || world.log().len() == 8);
     assert!(signal(&world.run_dir(), 15).unwrap());
@@ -80,7 +80,7 @@ fn a_detached_container_lives_on_and_is_recorded() {
     assert_eq!(world.state(), RuntimeState::Exited(status));
     assert!(!signal(&world.run_dir(), 15).unwrap(), "there is nothing to signal any more");
     assert!(world.cgroups().is_empty());
-    spawn_shim(&world.request()).unwrap();
+    spawn_shim(&world.request(), None).unwrap();
     assert!(matches!(world.state(), RuntimeState::Running { .. }), "it can be started again");
     signal(&world.run_dir(), 9).unwrap();
     assert_eq!(wait(&world.run_dir(), &world.bundle()).unwrap().unwrap().exit_code, 137);
@@ -88,7 +88,7 @@ fn a_detached_container_lives_on_and_is_recorded() {
 
 fn an_error_reaches_the_command_and_leaves_nothing() {
     let world = World::new(&["nope"]);
-    let error = spawn_shim(&world.request()).unwrap_err();
+    let error = spawn_shim(&world.request(), None).unwrap_err();
     assert_eq!(error.to_string(), "exec: \"nope\": executable file not found in $PATH");
     wait(&world.run_dir(), &world.bundle()).unwrap();
     assert_eq!(world.state(), RuntimeState::Created);
@@ -97,7 +97,7 @@ fn an_error_reaches_the_command_and_leaves_nothing() {
 
 fn the_first_client_sees_everything() {
     let world = World::shell("echo first; echo err >&2; seq 1 100000; exit 4");
-    let (_, attached) = spawn_shim_attached(&world.request()).unwrap();
+    let (_, attached) = spawn_shim_attached(&world.request(), None).unwrap();
     std::thread::sleep(Duration::from_millis(100));
     let (stdout, stderr, end) = pump(&world, attached, None);
     assert!(stdout.starts_with("first\n1\n2\n") && stdout.ends_with("\n100000\n"));
@@ -110,7 +110,7 @@ fn input_reaches_the_program() {
     let world = World::shell("cat; echo done");
     let mut request = world.request();
     request.stdin = StdinMode::Once;
-    let (_, attached) = spawn_shim_attached(&request).unwrap();
+    let (_, attached) = spawn_shim_attached(&request, None).unwrap();
     let (reader, mut writer) = std::io::pipe().unwrap();
     let feed = std::thread::spawn(move || {
         for _ in 0..2000 {
@@ -131,7 +131,7 @@ fn a_terminal_has_a_size_and_one_stream() {
     .with(|spec| spec.terminal = true);
     let mut request = world.request();
     request.window = Some(WindowSize { rows: 33, columns: 99 });
-    let (_, attached) = spawn_shim_attached(&request).unwrap();
+    let (_, attached) = spawn_shim_attached(&request, None).unwrap();
     let (stdout, stderr, end) = pump(&world, attached, None);
     assert_eq!(stdout, "/dev/pts/0\r\n33 99\r\nerr\r\nconsole\r\n/dev/pts/0\r\n");
     assert_eq!((stderr.as_str(), code(&end)), ("", 0));
@@ -140,7 +140,7 @@ fn a_terminal_has_a_size_and_one_stream() {
 
 fn a_later_client_sees_what_comes_later() {
     let world = World::shell("echo early; while ! test -e /go; do sleep 0.02; done; echo late");
-    spawn_shim(&world.request()).unwrap();
+    spawn_shim(&world.request(), None).unwrap();
     eventually("the first line is logged", || world.log() == "early\n");
     let attached = Attached::connect(&world.run_dir()).unwrap();
     // The overlay's own upper directory may not be written to, so the container's view of it is.
@@ -168,7 +168,7 @@ fn is_gone(pid: i32) -> bool {
 
 fn a_killed_shim_takes_its_container_along() {
     let world = World::shell("sleep 1000");
-    let started = spawn_shim(&world.request()).unwrap();
+    let started = spawn_shim(&world.request(), None).unwrap();
     kill_shim_of(started.pid);
     eventually("init dies with the shim", || is_gone(started.pid));
     assert_eq!(wait(&world.run_dir(), &world.bundle()).unwrap(), None);
@@ -182,7 +182,7 @@ fn a_killed_shim_takes_its_container_along() {
 fn a_program_that_changed_its_user_does_not_survive_either() {
     // su changes its user, which makes the kernel forget whom to die with.
     let world = World::new(&["su", "bob", "-c", "exec sleep 1000"]);
-    let started = spawn_shim(&world.request()).unwrap();
+    let started = spawn_shim(&world.request(), None).unwrap();
     eventually("it changed its user", || {
         fs::read_to_string(format!("/proc/{}/status", started.pid)).unwrap_or_default().contains("Uid:\t1000")
     });
@@ -193,8 +193,8 @@ fn a_program_that_changed_its_user_does_not_survive_either() {
 
 fn one_container_has_one_shim() {
     let world = World::shell("sleep 1000");
-    let started = spawn_shim(&world.request()).unwrap();
-    let error = spawn_shim(&world.request()).unwrap_err();
+    let started = spawn_shim(&world.request(), None).unwrap();
+    let error = spawn_shim(&world.request(), None).unwrap_err();
     assert_eq!(error.to_string(), format!("container {} is already running", world.id));
     assert!(matches!(world.state(), RuntimeState::Running { pid, .. } if pid == started.pid));
     signal(&world.run_dir(), 9).unwrap();
@@ -207,7 +207,7 @@ fn hooks_are_called() {
     let mut request = world.request();
     request.network = Some(json!({}));
     request.on_exit = Some(json!({ "mark": mark }));
-    spawn_shim(&request).unwrap();
+    spawn_shim(&request, None).unwrap();
     wait(&world.run_dir(), &world.bundle()).unwrap();
     assert_eq!(world.log(), "77\n", "the network was there before the program");
     assert_eq!(fs::read_to_string(mark).unwrap(), "6");
@@ -218,7 +218,7 @@ fn want_of_memory_is_recorded() {
         spec.resources.memory_bytes = Some(16 << 20);
         spec.resources.memory_swap_bytes = Some(16 << 20);
     });
-    spawn_shim(&world.request()).unwrap();
+    spawn_shim(&world.request(), None).unwrap();
     let status = wait(&world.run_dir(), &world.bundle()).unwrap().unwrap();
     assert!(status.oom_killed, "{status:?}");
     assert_eq!(status.exit_code, 137);
@@ -238,7 +238,7 @@ fn runc_makes_the_same_container() {
         });
         let mut request = world.request();
         request.runtime = runtime;
-        let (_, attached) = spawn_shim_attached(&request).unwrap();
+        let (_, attached) = spawn_shim_attached(&request, None).unwrap();
         let (stdout, stderr, end) = pump(&world, attached, None);
         wait(&world.run_dir(), &world.bundle()).unwrap();
         assert!(world.cgroups().is_empty());

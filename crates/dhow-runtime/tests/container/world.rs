@@ -57,6 +57,7 @@ impl World {
         };
         let world = World { dir, id, spec };
         world.image();
+        fs::create_dir(world.path("run")).unwrap();
         world
     }
 
