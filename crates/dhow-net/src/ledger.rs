@@ -42,9 +42,10 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Removes the record.
+    /// Removes the record. Its owner may have done so between our opening the file and finding it unlocked; no
+    /// other can have its name meanwhile, since adding one takes the ledger.
     pub(crate) fn remove(self) -> io::Result<()> {
-        fs::remove_file(&self.path)
+        ok_if_gone(fs::remove_file(&self.path))
     }
 }
 
@@ -210,6 +211,16 @@ mod tests {
             held.remove().unwrap();
         }
         assert!(!ledger.contains("a"));
+    }
+
+    #[test]
+    fn a_record_that_its_owner_removes_while_it_is_looked_at_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&config(dir.path())).unwrap();
+        drop(ledger.add("a", &record(2)).unwrap());
+        let (held, _) = ledger.survey().unwrap().dead.pop().unwrap();
+        fs::remove_file(&held.path).unwrap();
+        held.remove().unwrap();
     }
 
     #[test]
