@@ -178,7 +178,11 @@ impl Storm {
         assert_eq!(rig.ok("docker ps -aq") + &rig.ok("docker images -aq"), "");
         for folder in ["root/leases", "root/containers", "run/containers"] {
             // Shims may still be tidying up.
-            rig.eventually(folder, || names(&rig.path(folder)).is_empty());
+            rig.eventually(&format!("{folder} is empty"), || {
+                let left = names(&rig.path(folder));
+                left.iter().for_each(|name| println!("{name}: {:?}", names(&rig.path(folder).join(name))));
+                left.is_empty()
+            });
         }
         let active = names(&rig.path("root/snapshots")).into_iter().filter(|name| name.starts_with("active"));
         assert_eq!(active.collect::<Vec<_>>(), Vec::<String>::new(), "snapshots of containers or builds");
