@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use dhow_net::{DnsConfig, hostname, hosts, resolv_conf};
 use dhow_runtime::{
-    Bundle, ContainerSpec, IdMap as ContainerIds, MountSpec as ContainerMount, NamespaceChoice, Namespaces,
-    OnceRequest, OutputStream, Propagation, RootMount, launch_once,
+    Bundle, ContainerSpec, IdMap as ContainerIds, InMemory, MountSpec as ContainerMount, NamespaceChoice,
+    Namespaces, OnceRequest, OutputStream, Propagation, RootMount, launch_once,
 };
 use dhow_snapshot::{MountSpec, SnapshotKey};
 use dhow_solver::VertexId;
@@ -92,6 +92,7 @@ impl RunSteps<'_> {
             bundle: scratch.0.clone(),
             root: root_mount(spec),
             network: (self.network)(key.as_str(), network, dns),
+            memory: InMemory::default(),
         };
         (self.started)(id, &dhow_oci::Digest::sha256_of(key.as_str().as_bytes()).short());
         let mut tail = Tail::default();

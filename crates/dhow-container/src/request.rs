@@ -271,6 +271,7 @@ impl Limits {
             cpu_quota_us: quota.or(self.cpu_quota_us),
             cpu_period_us: period.or(self.cpu_period_us),
             cpuset_cpus: self.cpuset_cpus.clone(),
+            cpuset_mems: None,
             pids_max: self.pids_max,
         }
     }

@@ -128,6 +128,17 @@ pub enum MountSpec {
         /// Mount options such as `size=64m` or `ro`. Docker's defaults are `noexec,nosuid,nodev`.
         options: Vec<String>,
     },
+    /// Stacked folders, or something in them, which the container's own mounts show to nobody else.
+    Overlay {
+        /// Read-only folders, topmost first.
+        lowers: Vec<PathBuf>,
+        /// Where changes go, and overlayfs's scratch folder beside it; without them nothing can be written.
+        upper: Option<(PathBuf, PathBuf)>,
+        /// What of the stack is shown, links followed within it; empty is all.
+        subpath: String,
+        /// Path in the container.
+        target: String,
+    },
 }
 
 /// One resource limit.
@@ -156,6 +167,8 @@ pub struct Resources {
     pub cpu_period_us: Option<u64>,
     /// Processors, for example `0-2,4`.
     pub cpuset_cpus: Option<String>,
+    /// Memory nodes, for example `0-1`.
+    pub cpuset_mems: Option<String>,
     /// Processes and threads.
     pub pids_max: Option<i64>,
 }

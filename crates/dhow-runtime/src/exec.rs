@@ -335,6 +335,7 @@ impl Inside<'_> {
         };
         let target = Target {
             process: &self.process,
+            extra_env: &[],
             identity: &identity,
             seccomp: self.seccomp.as_ref(),
             fixed_groups: launch::groups_are_fixed(),

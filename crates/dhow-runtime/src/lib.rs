@@ -20,6 +20,7 @@ mod client;
 mod container;
 mod exec;
 mod launch;
+mod memory;
 mod once;
 mod request;
 pub mod shim;
@@ -35,6 +36,7 @@ pub use container::{
     SeccompChoice,
 };
 pub use exec::{ExecEnd, ExecStreams, exec};
+pub use memory::{InMemory, MemoryFile, MemoryVariable};
 pub use once::{OutputStream, launch_once};
 pub use request::{
     ExecRequest, LogFile, OnceRequest, RootMount, RuntimeChoice, ShimRequest, StdinMode, WindowSize,

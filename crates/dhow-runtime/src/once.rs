@@ -159,7 +159,9 @@ fn start(request: &OnceRequest, hooks: ShimHooks) -> Result<(Running, Network), 
     let stdio =
         StdioPlan::Files([null.into(), duplicate(io::stdout().as_fd())?, duplicate(io::stderr().as_fd())?]);
     let root = &request.root;
-    let creation = Creation { id: &request.id, bundle: &bundle, spec: &spec, root, stdio, volatile: true };
+    let memory = &request.memory;
+    let creation =
+        Creation { id: &request.id, bundle: &bundle, spec: &spec, root, stdio, volatile: true, memory };
     let created = launch::runtime(&RuntimeChoice::Native).create(creation)?;
     let started = crate::shim::connect(created.as_ref(), request.network.as_ref(), hooks)
         .and_then(|network| Ok((created.start()?, network)));

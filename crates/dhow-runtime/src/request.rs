@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::InMemory;
+
 /// How the root file system of a container comes to be. Mounted in the container's own mount namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -103,6 +105,8 @@ pub struct OnceRequest {
     pub root: RootMount,
     /// Handed to [`ShimHooks::network`](crate::shim::ShimHooks) to set up the network.
     pub network: Option<serde_json::Value>,
+    /// What is written to no disk.
+    pub memory: InMemory,
 }
 
 /// One more process inside a running container.

@@ -26,7 +26,7 @@ pub(crate) use step::Step;
 pub(crate) use sync::{Said, Sync};
 pub(crate) use user::{Identity, resolve};
 
-use crate::{Bundle, RootMount, RuntimeChoice, StartError, WindowSize};
+use crate::{Bundle, InMemory, RootMount, RuntimeChoice, StartError, WindowSize};
 
 /// Who makes containers.
 ///
@@ -59,6 +59,8 @@ pub(crate) struct Creation<'a> {
     pub root: &'a RootMount,
     /// What its standard descriptors are.
     pub stdio: StdioPlan,
+    /// What is written to no disk.
+    pub memory: &'a InMemory,
     /// The writable layer is thrown away if the machine stops, and synced by who keeps it otherwise: the end of
     /// the container need not wait for the disk.
     pub volatile: bool,

@@ -272,7 +272,13 @@ impl Inside<'_> {
         mount::pivot_root(rootfs.root.as_fd()).step("cannot change the root directory")?;
         take_stdio(stdio)?;
         let fixed_groups = self.user_namespace() && groups_are_fixed();
-        let target = Target { process, identity: &identity, seccomp: seccomp.as_ref(), fixed_groups };
+        let target = Target {
+            process,
+            extra_env: &self.creation.memory.env,
+            identity: &identity,
+            seccomp: seccomp.as_ref(),
+            fixed_groups,
+        };
         if annotation(spec, ANNOTATION_INIT).is_some() {
             process::hide().step("cannot hide init")?;
             init::split(|| {
@@ -298,6 +304,7 @@ impl Inside<'_> {
             root: self.creation.root,
             mount_point: self.mount_point,
             cgroup: self.cgroup,
+            memory: &self.creation.memory.files,
             user_namespace: self.user_namespace(),
             volatile: self.creation.volatile,
         }

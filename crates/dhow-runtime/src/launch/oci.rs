@@ -37,6 +37,10 @@ impl OciProgram {
 
 impl Runtime for OciProgram {
     fn create(&self, creation: Creation<'_>) -> Result<Box<dyn Created>, StartError> {
+        if !creation.memory.is_empty() {
+            let message = "an OCI runtime is told everything by a file, and secrets are kept in none";
+            return Err(StartError::Setup(message.into()));
+        }
         // The container's processes become ours when the binary that made them ends.
         process::become_subreaper().step("cannot adopt the container's process")?;
         let root = mount_root(creation.root, &creation.bundle.rootfs())?;

@@ -14,7 +14,7 @@ use rustix::process::{Gid, Uid};
 
 use super::step::Step;
 use super::user::Identity;
-use crate::StartError;
+use crate::{MemoryVariable, StartError};
 
 /// The standard descriptors of a process.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(crate) enum Stdio {
 pub(crate) struct Target<'a> {
     /// Arguments, environment, limits.
     pub process: &'a Process,
+    /// Variables that no file has, set last.
+    pub extra_env: &'a [MemoryVariable],
     /// Whom it runs as.
     pub identity: &'a Identity,
     /// Its filter.
@@ -95,6 +97,10 @@ impl Target<'_> {
     /// `HOME` is the user's unless the container says otherwise.
     fn environment(&self) -> Vec<String> {
         let mut env = self.process.env().clone().unwrap_or_default();
+        for MemoryVariable { name, value } in self.extra_env {
+            env.retain(|known| known.split('=').next() != Some(name));
+            env.push(format!("{name}={value}"));
+        }
         if !env.iter().any(|variable| variable.starts_with("HOME=")) {
             let home = self.identity.home.as_deref().filter(|home| !home.is_empty()).unwrap_or("/");
             env.push(format!("HOME={home}"));

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use dhow_sys::beneath::Root;
+use dhow_sys::beneath::{Owner, Root};
 use dhow_sys::mount::{self, Attributes, Propagation};
 use dhow_sys::{cgroup::Cgroup, overlay};
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
@@ -18,7 +18,7 @@ use rustix::mount::MountAttrFlags;
 
 use super::device;
 use super::step::Step;
-use crate::{RootMount, StartError};
+use crate::{MemoryFile, RootMount, StartError};
 
 /// What the root file system is made of.
 pub(super) struct Plan<'a> {
@@ -30,6 +30,8 @@ pub(super) struct Plan<'a> {
     pub mount_point: &'a Path,
     /// The container's group.
     pub cgroup: &'a Cgroup,
+    /// Files that are written to no disk.
+    pub memory: &'a [MemoryFile],
     /// In a user namespace: no device nodes, and overlay keeps its marks elsewhere.
     pub user_namespace: bool,
     /// Never sync the writable layer.
@@ -59,8 +61,83 @@ impl Plan<'_> {
                 _ => {}
             }
         }
+        self.mount_memory(&rootfs)?;
         self.restrict(&rootfs, &null)?;
         Ok(rootfs)
+    }
+
+    /// Stacks folders and shows what lies at `subpath`.
+    fn stack(&self, subpath: &Path, options: &Options) -> io::Result<OwnedFd> {
+        let folders = |key: &str| {
+            let named = options.data.iter().filter(|(name, _)| name == key);
+            named.filter_map(|(_, value)| value.as_deref().map(Path::new)).collect::<Vec<_>>()
+        };
+        let lowers: Vec<overlay::Layer<'_>> =
+            folders("lowerdir+").into_iter().map(overlay::Layer::Path).collect();
+        let (uppers, works) = (folders("upperdir"), folders("workdir"));
+        let upper = uppers.first().zip(works.first()).map(|(upper, work)| overlay::Upper {
+            upper: overlay::Layer::Path(upper),
+            work: overlay::Layer::Path(work),
+        });
+        // What is written to such a mount does not outlive the container.
+        let how = overlay::Options {
+            userxattr: self.user_namespace,
+            volatile: true,
+            ..overlay::Options::default()
+        };
+        let stack: OwnedFd = overlay::mount(&lowers, upper, how).map_err(io::Error::other)?.into();
+        let shown = match subpath.as_os_str().is_empty() {
+            true => stack,
+            false => self.parts_of(&stack, &[subpath])?.remove(0),
+        };
+        mount::set_attributes(shown.as_fd(), options.attributes, false)?;
+        Ok(shown)
+    }
+
+    /// Copies of a detached mount that show but one file or directory each. The kernel copies only what is
+    /// attached (before 6.15), so it is for a moment: on the root, where nobody else looks.
+    fn parts_of(&self, mounted: &OwnedFd, paths: &[&Path]) -> io::Result<Vec<OwnedFd>> {
+        mount::attach(mounted.as_fd(), File::open(self.mount_point)?.as_fd())?;
+        let root = Root::from_fd(mounted.try_clone()?);
+        let part = |path: &&Path| {
+            let open = root.open_with(path, rustix::fs::OFlags::PATH)?;
+            mount::copy_tree(open.as_fd(), false)
+        };
+        let parts: io::Result<Vec<OwnedFd>> = paths.iter().map(part).collect();
+        mount::detach(self.mount_point)?;
+        parts
+    }
+
+    /// Puts the files that no disk has into a file system of their own and shows each where it belongs.
+    fn mount_memory(&self, rootfs: &Rootfs) -> Result<(), StartError> {
+        if self.memory.is_empty() {
+            return Ok(());
+        }
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        let made = || -> io::Result<Vec<OwnedFd>> {
+            let memory = mount::new_filesystem("tmpfs", "tmpfs", &[("mode", Some("700"))], attributes)?;
+            let root = Root::from_fd(memory.try_clone()?);
+            let names: Vec<String> = (0..self.memory.len()).map(|number| number.to_string()).collect();
+            for (file, name) in self.memory.iter().zip(&names) {
+                write_memory(&root, Path::new(name), file)?;
+            }
+            let paths: Vec<&Path> = names.iter().map(Path::new).collect();
+            self.parts_of(&memory, &paths)
+        };
+        let shown = made().step("cannot keep files in memory")?;
+        let attributes = Attributes {
+            propagation: Some(Propagation::Private),
+            ..Attributes::set(attributes | MountAttrFlags::MOUNT_ATTR_RDONLY)
+        };
+        for (file, shown) in self.memory.iter().zip(shown) {
+            let attach = || {
+                mount::set_attributes(shown.as_fd(), attributes, false)?;
+                let target = target(rootfs, Path::new(&file.target), false)?;
+                mount::attach(shown.as_fd(), target.as_fd())
+            };
+            attach().step(format_args!("error mounting a file in memory to rootfs at {}", file.target))?;
+        }
+        Ok(())
     }
 
     fn mount_root(&self) -> Result<OwnedFd, StartError> {
@@ -105,6 +182,7 @@ impl Plan<'_> {
             }
             "proc" | "sysfs" if self.is_hosts(kind) => host_view(kind, &options)?,
             "proc" => self.mount_proc(&options)?,
+            "overlay" => self.stack(entry.source().as_deref().unwrap_or(Path::new("")), &options)?,
             "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
                 let source = entry.source().as_deref().and_then(Path::to_str).unwrap_or(kind);
                 let mut data = options.data();
@@ -206,6 +284,12 @@ impl Rootfs {
     pub(super) fn view(&self) -> io::Result<Root> {
         Ok(Root::from_fd(self.root.try_clone()?))
     }
+}
+
+fn write_memory(root: &Root, path: &Path, file: &MemoryFile) -> io::Result<()> {
+    io::Write::write_all(&mut root.create_file(path, 0o600)?, &file.content)?;
+    root.chown(path, Owner { uid: file.uid, gid: file.gid })?;
+    root.chmod(path, file.mode)
 }
 
 /// Removes overlayfs's mark that an earlier mount of this work directory was never synced. The mark is there for

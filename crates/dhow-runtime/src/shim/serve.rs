@@ -22,7 +22,7 @@ use super::{NetworkSetup, ShimHooks, connect, null, rfc3339};
 use crate::launch::{self, Creation, Running, StdioPlan, Step};
 use crate::once::OutputStream;
 use crate::spawn::{self, Given, Passed};
-use crate::{Bundle, ExitStatus, RunDir, ShimRequest, StartError, Started, StdinMode};
+use crate::{Bundle, ExitStatus, InMemory, RunDir, ShimRequest, StartError, Started, StdinMode};
 
 /// How much input waits for the container before clients have to.
 const INPUT_BYTES_MAX: usize = 1 << 20;
@@ -101,8 +101,9 @@ impl Shim {
         let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
         let (stdio, mut ends) = plan_stdio(&request, terminal)?;
         let root = &request.root;
+        let memory = &InMemory::default();
         let creation =
-            Creation { id: &request.id, bundle: &bundle, spec: &spec, root, stdio, volatile: false };
+            Creation { id: &request.id, bundle: &bundle, spec: &spec, root, stdio, volatile: false, memory };
         let created = launch::runtime(&request.runtime).create(creation)?;
         let mut network = connect(created.as_ref(), request.network.as_ref(), hooks)?;
         let running = match created.start() {

@@ -3,7 +3,7 @@
 mod defaults;
 mod seccomp;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dhow_sys::capability::{Capabilities, Capability};
 use oci_spec::runtime::Spec;
@@ -203,7 +203,9 @@ impl MountSpec {
     /// Where it is mounted.
     pub fn target(&self) -> &str {
         match self {
-            MountSpec::Bind { target, .. } | MountSpec::Tmpfs { target, .. } => target,
+            MountSpec::Bind { target, .. }
+            | MountSpec::Tmpfs { target, .. }
+            | MountSpec::Overlay { target, .. } => target,
         }
     }
 }
@@ -224,7 +226,26 @@ fn user_mount(mount: &MountSpec) -> Result<Value, SpecError> {
             let options = [vec!["noexec".into(), "nosuid".into(), "nodev".into()], options.clone()].concat();
             json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options })
         }
+        MountSpec::Overlay { lowers, upper, subpath, .. } => {
+            overlay_mount(destination, lowers, upper, subpath)
+        }
     })
+}
+
+/// The options are those of the new mount API, one a folder: `lowerdir=a:b` could not tell a colon in a name.
+fn overlay_mount(
+    destination: &str,
+    lowers: &[PathBuf],
+    upper: &Option<(PathBuf, PathBuf)>,
+    subpath: &str,
+) -> Value {
+    let option = |key: &str, path: &PathBuf| format!("{key}={}", path.display());
+    let mut options = vec![if upper.is_some() { "rw" } else { "ro" }.to_owned()];
+    options.extend(lowers.iter().map(|lower| option("lowerdir+", lower)));
+    if let Some((upper, work)) = upper {
+        options.extend([option("upperdir", upper), option("workdir", work)]);
+    }
+    json!({ "destination": destination, "type": "overlay", "source": subpath, "options": options })
 }
 
 fn absolute(path: &str) -> Result<&str, SpecError> {
@@ -261,6 +282,7 @@ fn resources(resources: &Resources, privileged: bool) -> Value {
         "quota": resources.cpu_quota_us,
         "period": resources.cpu_period_us,
         "cpus": resources.cpuset_cpus,
+        "mems": resources.cpuset_mems,
     }));
     if let Some(limit) = resources.pids_max {
         value["pids"] = json!({ "limit": limit });

@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use dhow_runtime::{IdMap, IdRange, MountSpec, Propagation, Rlimit, SeccompChoice, StartError};
+use dhow_runtime::{
+    IdMap, IdRange, MemoryFile, MemoryVariable, MountSpec, Propagation, Rlimit, SeccompChoice, StartError,
+};
 
 use crate::world::World;
 
@@ -22,6 +24,8 @@ pub(crate) const TESTS: &[crate::Test] = &[
     ("devices_are_the_harmless_ones", devices_are_the_harmless_ones),
     ("limits_arrive", limits_arrive),
     ("volumes_are_mounted", volumes_are_mounted),
+    ("stacked_folders_are_mounted_whole_or_in_part", stacked_folders_are_mounted_whole_or_in_part),
+    ("files_in_memory_are_on_no_disk", files_in_memory_are_on_no_disk),
     ("links_in_the_image_lead_nowhere_outside", links_in_the_image_lead_nowhere_outside),
     ("a_linked_proc_is_refused", a_linked_proc_is_refused),
     ("a_directory_outside_is_no_working_directory", a_directory_outside_is_no_working_directory),
@@ -197,6 +201,67 @@ fn volumes_are_mounted() {
     assert!(outcome.stdout.starts_with("data\nhosts\ntmpfs                     1024"), "{}", outcome.stdout);
     assert_eq!(outcome.stderr.matches("Read-only file system").count(), 2, "{}", outcome.stderr);
     assert_eq!(fs::read_to_string(volume.join("made")).unwrap(), "new\n");
+}
+
+fn stacked_folders_are_mounted_whole_or_in_part() {
+    let world = World::shell(
+        "cat /all/b/file /all/a/file /part/file /one; echo new > /all/a/new && cat /all/a/new; \
+         echo no > /part/file; ls /bundle",
+    );
+    for (name, file) in [("one", "a/file"), ("two", "b/file")] {
+        let path = world.path(name).join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("{name}\n")).unwrap();
+    }
+    symlink("/b/file", world.path("one/link")).unwrap();
+    let [changes, scratch] = ["changes", "scratch"].map(|name| world.path(name));
+    for folder in [&changes, &scratch] {
+        fs::create_dir(folder).unwrap();
+    }
+    let lowers = vec![world.path("one"), world.path("two")];
+    let overlay = |target: &str, subpath: &str, upper| MountSpec::Overlay {
+        lowers: lowers.clone(),
+        upper,
+        subpath: subpath.into(),
+        target: target.into(),
+    };
+    let mounts = vec![
+        overlay("/all", "", Some((changes.clone(), scratch))),
+        overlay("/part", "/a", None),
+        overlay("/one", "/link", None),
+    ];
+    let outcome = world.with(|spec| spec.mounts = mounts);
+    let run = outcome.once().unwrap();
+    assert_eq!(run.stdout, "two\none\none\ntwo\nnew\n");
+    assert!(run.stderr.contains("/part/file: Read-only file system"), "{}", run.stderr);
+    assert_eq!(fs::read_to_string(outcome.path("changes/a/new")).unwrap(), "new\n");
+}
+
+fn files_in_memory_are_on_no_disk() {
+    let mut world = World::shell(
+        "cat /run/secrets/one; stat -c %a:%u:%g /run/secrets/one; /dev/pipes/EOF; echo $TOKEN; \
+         echo no > /run/secrets/one",
+    );
+    let file = |target: &str, content: &str, mode| MemoryFile {
+        target: target.into(),
+        content: content.into(),
+        mode,
+        uid: 1000,
+        gid: 50,
+    };
+    world.memory.files = vec![
+        file("/run/secrets/one", "hush\n", 0o440),
+        file("/dev/pipes/EOF", "#!/bin/sh\necho ran\n", 0o755),
+    ];
+    world.memory.env = vec![MemoryVariable { name: "TOKEN".into(), value: "hush".into() }];
+    let world = world.with(|spec| spec.env = vec!["TOKEN=loud".into()]);
+    let outcome = world.once().unwrap();
+    assert_eq!(outcome.stdout, "hush\n440:1000:50\nran\nhush\n");
+    assert!(outcome.stderr.contains("Read-only file system"), "{}", outcome.stderr);
+    let config = fs::read_to_string(world.bundle().config()).unwrap();
+    assert!(!config.contains("hush"), "{config}");
+    let left = fs::read(world.path("upper/run/secrets/one")).unwrap();
+    assert!(left.is_empty(), "only the place it was mounted on is left");
 }
 
 fn links_in_the_image_lead_nowhere_outside() {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dhow_runtime::{
-    Bundle, ContainerSpec, ExitStatus, LogFile, OnceRequest, OutputStream, RootMount, RunDir, RuntimeChoice,
-    RuntimeState, ShimRequest, StartError, StdinMode, launch_once, state,
+    Bundle, ContainerSpec, ExitStatus, InMemory, LogFile, OnceRequest, OutputStream, RootMount, RunDir,
+    RuntimeChoice, RuntimeState, ShimRequest, StartError, StdinMode, launch_once, state,
 };
 use tempfile::TempDir;
 
@@ -29,6 +29,7 @@ pub(crate) struct World {
     dir: TempDir,
     pub(crate) id: String,
     pub(crate) spec: ContainerSpec,
+    pub(crate) memory: InMemory,
 }
 
 /// What a program wrote and how it ended.
@@ -55,7 +56,7 @@ impl World {
             hostname: "box".into(),
             ..ContainerSpec::default()
         };
-        let world = World { dir, id, spec };
+        let world = World { dir, id, spec, memory: InMemory::default() };
         world.image();
         fs::create_dir(world.path("run")).unwrap();
         world
@@ -115,6 +116,7 @@ impl World {
             bundle: self.path("bundle"),
             root: self.root(),
             network: None,
+            memory: self.memory.clone(),
         };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let status = launch_once(&request, None, &mut |stream, data| match stream {
