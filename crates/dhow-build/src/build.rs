@@ -13,6 +13,7 @@ use dhow_registry::Client;
 use dhow_snapshot::{SnapshotKey, Snapshotter as _};
 use dhow_solver::{Event, Lookup, Solver, VertexId};
 use dhow_store::Lease;
+use dhow_sys::userns::IdMap;
 
 use crate::cache::{Neighbours, StepCache};
 use crate::context::{Context, DockerfileText};
@@ -24,7 +25,7 @@ use crate::log::{Logs, StepLog};
 use crate::lower::{self, World};
 use crate::plan::{BaseImage, Layer, Plan, PlannedHistory, PlannedStage, PlannedStep};
 use crate::request::BuildRequest;
-use crate::run::{NetworkRequest, RunSteps};
+use crate::run::{CacheMounts, NetworkRequest, RunSteps};
 use crate::stop::Stop;
 
 /// Images of the last build of a Dockerfile, step by step: what tells a configuration step that is new from
@@ -272,6 +273,16 @@ impl Build<'_, '_> {
             name,
             counter: AtomicUsize::new(0),
             selections: Mutex::new(HashMap::new()),
+            bounds: Mutex::new(HashMap::new()),
+            context_copies: Mutex::new(HashMap::new()),
+            caches: CacheMounts {
+                store: self.builder.images.store(),
+                stop: &stop,
+                clock: self.builder.clock,
+                has_one_id: self.builder.images.user_namespace().is_some_and(IdMap::has_one_id),
+                emptied: Mutex::new(HashSet::new()),
+            },
+            options: &self.request.run,
             finished: &|vertex, rootfs, log| {
                 let mut done = done.lock().expect("no observer panics");
                 done.rootfs.insert(vertex, rootfs.clone());
@@ -289,6 +300,8 @@ impl Build<'_, '_> {
             }
         }
         let rootfs = solved.map_err(|error| self.failed(steps.get(&error.vertex).copied(), error.error))?;
+        // The copies it made of the build context go with it.
+        drop(executor);
         let done = done.into_inner().expect("no observer panics");
         let target = self.plan.target();
         let config = self.assemble(target, &target.config, target.history.len(), &rootfs, &done.rootfs);

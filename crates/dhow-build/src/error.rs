@@ -114,6 +114,9 @@ pub enum StepError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A program was not given what it asks for.
+    #[error(transparent)]
+    Run(#[from] crate::run::RunError),
     /// A program did not start.
     #[error("cannot run `{command}`: {message}")]
     Start {
@@ -212,6 +215,7 @@ impl StepFailure {
                 source: SelectError::NotFound { ignored_by: Some(IgnoredBy { file, line, pattern }), .. },
                 ..
             } => Some(format!("line {line} of {file} (`{pattern}`) leaves it out")),
+            StepError::Run(error) => error.hint(),
             StepError::Copy { source: CopyError::Changed { .. }, .. } => {
                 Some("run the build again when nothing writes to the build context".to_owned())
             }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use dhow_dockerfile::IgnoreRules;
 use dhow_image::Images;
@@ -20,12 +20,12 @@ use crate::chmod::Chmod;
 use crate::context::Context;
 use crate::copy::{CopyOptions, Destination, is_dir, make_dirs, modified};
 use crate::error::{StepError, StoreFailure, while_doing};
-use crate::facts::is_secret;
-use crate::hash::{self, Counts, HashError};
+use crate::hash::{self, Counts};
 use crate::log::{Logs, StepLog};
 use crate::owner::find_owner;
-use crate::plan::{CopyFrom, CopyOp, EnvVar, Layer, Op, RunOp, WorkdirOp};
-use crate::run::RunSteps;
+use crate::plan::{CopyFrom, CopyOp, Layer, Op, RunOp, WorkdirOp};
+use crate::run::{Aside, Bound, CacheMounts, RunSteps, run_facts};
+use crate::run_options::RunOptions;
 use crate::select::{Selected, Source};
 use crate::unpack;
 
@@ -61,7 +61,7 @@ impl Rootfs {
     }
 
     /// The snapshots, topmost first.
-    fn parents(&self) -> Result<Vec<SnapshotName>, StoreFailure> {
+    pub(crate) fn parents(&self) -> Result<Vec<SnapshotName>, StoreFailure> {
         let parse =
             |layer: &Layer| layer.snapshot.parse().map_err(while_doing("a layer is recorded wrongly"));
         self.layers.iter().rev().map(parse).collect()
@@ -83,6 +83,12 @@ pub(crate) struct Executor<'a> {
     pub counter: AtomicUsize,
     /// What each `COPY` found when its facts were asked for; its copy uses the same.
     pub selections: Mutex<HashMap<VertexId, Selection>>,
+    /// What each mount of a `RUN` found.
+    pub bounds: Mutex<HashMap<VertexId, Vec<Option<Bound>>>>,
+    /// Files of the build context that are mounted, by their content.
+    pub context_copies: Mutex<HashMap<Digest, Arc<Aside<'a>>>>,
+    pub caches: CacheMounts<'a>,
+    pub options: &'a RunOptions,
     pub finished: &'a (dyn Fn(VertexId, &Rootfs, Option<StepLog>) + Sync),
 }
 
@@ -103,7 +109,10 @@ impl Worker for Executor<'_> {
         let mut facts = Facts::new();
         match &vertex.op {
             Op::Base { .. } => self.base_facts(&vertex.site.instruction, &mut facts)?,
-            Op::Run(run) => run_facts(run, &mut facts),
+            Op::Run(run) => {
+                run_facts(run, &mut facts);
+                self.mount_facts(id, run, inputs, &mut facts)?;
+            }
             Op::Workdir(workdir) => {
                 facts.text(FactKind::Instruction, "", format!("WORKDIR {}", workdir.path));
                 facts.text(FactKind::Option, "user", workdir.user.as_str());
@@ -122,7 +131,7 @@ impl Worker for Executor<'_> {
             Op::Base { layers, created } => {
                 Ok(Step { layers: layers.clone(), created: created.clone(), log: None })
             }
-            Op::Run(run) => self.run_program(id, run, &inputs[0]),
+            Op::Run(run) => self.run_program(id, run, inputs),
             Op::Workdir(workdir) => self.make_workdir(workdir, &inputs[0]),
             Op::Copy(copy) => self.copy_files(id, copy, inputs),
         }
@@ -135,30 +144,13 @@ impl Worker for Executor<'_> {
             _ => inputs[0].with(step),
         };
         self.selections().remove(&id);
+        self.bounds.lock().expect("no thread panics while it holds the lock").remove(&id);
         (self.finished)(id, &rootfs, log);
         rootfs
     }
 
     fn give_up(&self) {
         self.runs.stop.now();
-    }
-}
-
-fn run_facts(run: &RunOp, facts: &mut Facts) {
-    facts.text(FactKind::Instruction, "", format!("RUN {}", run.args.join(" ")));
-    // The words, since joined they may read the same.
-    let words = Digest::sha256_of(run.args.join("\0").as_bytes());
-    facts.content(FactKind::Option, "arguments", words);
-    facts.text(FactKind::Option, "working directory", run.cwd.as_str());
-    facts.text(FactKind::Option, "user", run.user.as_str());
-    facts.text(FactKind::Option, "network", run.network.name());
-    for EnvVar { name, value, is_arg } in &run.env {
-        let kind = if *is_arg { FactKind::BuildArg } else { FactKind::Env };
-        if is_secret(name) {
-            facts.hidden(kind, name, value);
-        } else {
-            facts.text(kind, name, value);
-        }
     }
 }
 
@@ -250,19 +242,18 @@ impl Executor<'_> {
             owner: copy.from != CopyFrom::Context && copy.chown.is_none(),
             chmod: copy.chmod.as_ref(),
         };
-        let now_ns = i64::try_from((self.clock)().as_nanosecond()).unwrap_or(i64::MAX);
-        let tree = hash::tree(self.images.store(), source.root, &selection, &counts, now_ns);
-        let tree = tree.map_err(|error| match error {
-            HashError::Read { path, source } => {
-                StepError::Copy { instruction, source: crate::copy::CopyError::Read { path, source } }
-            }
-            HashError::Store(failure) => failure.into(),
-        })?;
+        let tree = hash::tree(self.images.store(), source.root, &selection, &counts, self.now_ns());
+        let tree = tree.map_err(|error| error.into_step(instruction))?;
         Ok((selection, tree))
     }
 
+    /// The time, in nanoseconds since 1970.
+    pub(crate) fn now_ns(&self) -> i64 {
+        i64::try_from((self.clock)().as_nanosecond()).unwrap_or(i64::MAX)
+    }
+
     /// The files of a root file system, to look at.
-    fn view(&self, rootfs: &Rootfs) -> Result<Root, StoreFailure> {
+    pub(crate) fn view(&self, rootfs: &Rootfs) -> Result<Root, StoreFailure> {
         let parents = rootfs.parents()?;
         let spec = self.images.snapshots().view(&parents).map_err(while_doing("cannot look into a stage"))?;
         mount(&spec)
@@ -299,8 +290,12 @@ impl Executor<'_> {
         Ok(Step { layers: layer.into_iter().collect(), created: Some(created.to_string()), log: None })
     }
 
-    fn run_program(&self, id: VertexId, run: &RunOp, below: &Rootfs) -> Result<Step, StepError> {
-        let step = self.step(&below.parents()?, |key, spec| self.runs.run(id, run, key, spec))?;
+    fn run_program(&self, id: VertexId, run: &RunOp, inputs: &[Rootfs]) -> Result<Step, StepError> {
+        let step = self.step(&inputs[0].parents()?, |key, spec| {
+            let scratch = self.runs.scratch(key)?;
+            let ready = self.mounts(id, run, inputs, scratch.path())?;
+            self.runs.run(id, run, key, spec, &scratch, &ready)
+        })?;
         Ok(Step { log: self.logs.finish(id)?, ..step })
     }
 

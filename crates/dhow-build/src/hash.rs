@@ -18,8 +18,8 @@ use dhow_sys::beneath::{Root, list_xattrs, read_xattr};
 use rustix::fs::FileType;
 
 use crate::chmod::Chmod;
-use crate::copy::is_copied;
-use crate::error::{StoreFailure, while_doing};
+use crate::copy::{CopyError, is_copied};
+use crate::error::{StepError, StoreFailure, while_doing};
 use crate::select::{Entry, Selected};
 
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -40,6 +40,18 @@ pub(crate) enum HashError {
     Read { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Store(#[from] StoreFailure),
+}
+
+impl HashError {
+    /// What it means for the instruction that wants to know.
+    pub(crate) fn into_step(self, instruction: &'static str) -> StepError {
+        match self {
+            HashError::Read { path, source } => {
+                StepError::Copy { instruction, source: CopyError::Read { path, source } }
+            }
+            HashError::Store(failure) => failure.into(),
+        }
+    }
 }
 
 /// Lists the files of `selection` by the names they are copied under. `now_ns` is the time, in nanoseconds

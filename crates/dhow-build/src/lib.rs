@@ -27,11 +27,13 @@ mod hash;
 mod history;
 mod log;
 mod lower;
+mod mount;
 mod owner;
 mod plan;
 mod request;
 mod resolve;
 mod run;
+mod run_options;
 mod scope;
 mod select;
 mod stop;
@@ -48,5 +50,9 @@ pub use history::{
 };
 pub use log::{LogReader, Piece, StepLog};
 pub use request::{BuildRequest, DockerfileSource, SourceRequest, StepNetwork};
-pub use run::NetworkRequest;
+pub use run::{
+    CacheMountInfo, GatewayHosts, NetworkRequest, RemoveCacheMountError, RunError, cache_mounts,
+    remove_cache_mount,
+};
+pub use run_options::{Entitlements, Resources, Rlimit, RunOptions, SecretSource};
 pub use select::{IgnoredBy, Modes, SelectError};

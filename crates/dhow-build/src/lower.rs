@@ -2,6 +2,7 @@
 
 mod base;
 mod files;
+mod mounts;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -200,8 +201,15 @@ impl Lowering<'_> {
             let base = self.expand_global(&stage.base, stage.span).unwrap_or_default();
             open.extend(self.earlier_stage(&base, index));
             for instruction in &stage.instructions {
-                if let InstructionKind::Copy(CopyInstruction { from: Some(from), .. }) = &instruction.kind {
-                    open.extend(self.stage_for_copy(from, index));
+                match &instruction.kind {
+                    InstructionKind::Copy(CopyInstruction { from: Some(from), .. }) => {
+                        open.extend(self.stage_for_copy(from, index));
+                    }
+                    InstructionKind::Run(run) => {
+                        let sources = run.mounts.iter().filter_map(|mount| mount.from());
+                        open.extend(sources.filter_map(|from| self.stage_for_copy(&from, index)));
+                    }
+                    _ => {}
                 }
             }
         }
@@ -376,14 +384,17 @@ impl Lowering<'_> {
             position: format!("stage {} step {}", current.index, current.done),
             instruction: text.to_owned(),
         };
-        let stage = &self.source.dockerfile.stages[current.index];
-        let cache = match self.request.runs_again(stage.name.as_deref(), current.index) {
+        let cache = match self.request.runs_again(self.stage_name(current.index), current.index) {
             true => CachePolicy::Refresh,
             false => CachePolicy::Use,
         };
         let vertex = self.graph.add(Vertex { op, inputs, site, cache });
         current.end.planned.vertex = vertex;
         vertex
+    }
+
+    fn stage_name(&self, index: usize) -> Option<&str> {
+        self.source.dockerfile.stages[index].name.as_deref()
     }
 
     fn workdir(&mut self, current: &mut Current, path: &str, at: &Written<'_>) -> Result<(), BuildError> {

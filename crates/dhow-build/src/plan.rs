@@ -1,12 +1,16 @@
 //! What a build will do: the graph, and what each instruction adds to the image.
 
+use std::net::IpAddr;
+
 use dhow_dockerfile::Span;
 use dhow_oci::{DiffId, Digest, History, ImageConfig};
+use dhow_runtime::{Resources, Rlimit};
 use dhow_solver::{Graph, VertexId};
 use serde::{Deserialize, Serialize};
 
 use crate::chmod::Chmod;
 use crate::event::StepInfo;
+use crate::mount::RunMount;
 use crate::request::StepNetwork;
 
 /// A layer that is unpacked in the store.
@@ -35,7 +39,7 @@ pub(crate) enum Op {
     /// Starts from an image, or from nothing.
     Base { layers: Vec<Layer>, created: Option<String> },
     /// Runs a program.
-    Run(RunOp),
+    Run(Box<RunOp>),
     /// Copies files.
     Copy(CopyOp),
     /// Makes a directory.
@@ -45,6 +49,8 @@ pub(crate) enum Op {
 #[derive(Clone, Debug)]
 pub(crate) struct RunOp {
     pub args: Vec<String>,
+    /// A script given in place that begins with `#!`.
+    pub script: Option<ScriptFile>,
     /// Environment of the image, then declared build arguments.
     pub env: Vec<EnvVar>,
     /// Proxy settings: the program sees them, the cache does not.
@@ -52,6 +58,28 @@ pub(crate) struct RunOp {
     pub cwd: String,
     pub user: String,
     pub network: StepNetwork,
+    pub mounts: Vec<RunMount>,
+    pub sandbox: Sandbox,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ScriptFile {
+    pub path: String,
+    pub content: String,
+}
+
+/// What surrounds a program: what it is called, may do and use.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sandbox {
+    pub hostname: String,
+    /// Keeps nothing of the host from it.
+    pub is_insecure: bool,
+    /// Names for `/etc/hosts`; without an address they are names of this host.
+    pub hosts: Vec<(String, Option<IpAddr>)>,
+    pub rlimits: Vec<Rlimit>,
+    pub shm_bytes: Option<u64>,
+    pub cgroup_parent: String,
+    pub resources: Resources,
 }
 
 #[derive(Clone, Debug)]

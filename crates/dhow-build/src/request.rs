@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use dhow_oci::{Platform, Reference};
 
+use crate::run_options::RunOptions;
 use crate::select::Modes;
 
 /// What to build, and how.
@@ -31,6 +32,8 @@ pub struct BuildRequest {
     pub pull: bool,
     /// Network of `RUN` steps.
     pub network: StepNetwork,
+    /// What the programs of `RUN` steps may have, see and use.
+    pub run: RunOptions,
     /// Steps that may run at the same time.
     pub jobs: NonZeroUsize,
     /// What is to be known about where files come from.
@@ -59,6 +62,7 @@ impl BuildRequest {
             no_cache_filter: Vec::new(),
             pull: false,
             network: StepNetwork::Default,
+            run: RunOptions::default(),
             jobs: NonZeroUsize::MIN,
             sources: SourceRequest::default(),
         }

@@ -1,21 +1,34 @@
 //! `RUN`: a program in a short-lived container on top of a root file system.
 
+mod cache_mounts;
+mod error;
+mod facts;
+mod mount_points;
+mod mounts;
+mod secrets;
+mod ssh;
+
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use dhow_net::{DnsConfig, hostname, hosts, resolv_conf};
+use dhow_net::{DnsConfig, hosts, resolv_conf};
 use dhow_runtime::{
-    Bundle, ContainerSpec, IdMap as ContainerIds, InMemory, MountSpec as ContainerMount, NamespaceChoice,
-    Namespaces, OnceRequest, OutputStream, Propagation, RootMount, launch_once,
+    Bundle, ContainerSpec, IdMap as ContainerIds, MountSpec as ContainerMount, NamespaceChoice, Namespaces,
+    OnceRequest, OutputStream, Propagation, RootMount, launch_once,
 };
 use dhow_snapshot::{MountSpec, SnapshotKey};
 use dhow_solver::VertexId;
 use dhow_sys::userns::IdMap;
+
+pub(crate) use cache_mounts::CacheMounts;
+pub use cache_mounts::{CacheMountInfo, RemoveCacheMountError, cache_mounts, remove_cache_mount};
+pub use error::RunError;
+pub(crate) use facts::run_facts;
+pub(crate) use mounts::{Aside, Bound, Ready};
 
 use crate::error::{StepError, StoreFailure, while_doing};
 use crate::event::Stream;
@@ -23,19 +36,28 @@ use crate::plan::RunOp;
 use crate::request::StepNetwork;
 use crate::stop::Stop;
 
-/// What every build step is called inside, so that equal steps see equal names.
-const HOSTNAME: &str = "buildkitsandbox";
 /// Where the host's resolvers are listed.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Last lines of output that an error repeats.
 const OUTPUT_LINES_KEPT: usize = 20;
 const LINE_BYTES_KEPT: usize = 1000;
+const PREPARING: &str = "cannot prepare the container of the step";
 
-/// What the launcher makes in a root file system so that it can mount over it, deepest first.
-const MOUNT_POINTS: [&str; 7] = ["etc/resolv.conf", "etc/hosts", "etc/hostname", "etc", "proc", "sys", "dev"];
+/// Says what the launcher must do to give the container with this ID a network, which asks these resolvers, and
+/// to write down names of this host, if there are any.
+pub type NetworkRequest<'a> =
+    &'a (dyn Fn(&str, StepNetwork, DnsConfig, Option<GatewayHosts>) -> Option<serde_json::Value> + Sync);
 
-/// Says what the launcher must do to give the container with this ID a network, which asks these resolvers.
-pub type NetworkRequest<'a> = &'a (dyn Fn(&str, StepNetwork, DnsConfig) -> Option<serde_json::Value> + Sync);
+/// An `/etc/hosts` that can be written only when the address of this host on the step's network is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayHosts {
+    /// The file.
+    pub path: PathBuf,
+    /// What the container calls itself.
+    pub hostname: String,
+    /// Further names; those without an address are names of this host.
+    pub names: Vec<(String, Option<IpAddr>)>,
+}
 
 /// What running programs needs.
 pub(crate) struct RunSteps<'a> {
@@ -50,12 +72,16 @@ pub(crate) struct RunSteps<'a> {
 }
 
 /// A folder that goes with the value.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(dir: PathBuf) -> io::Result<Scratch> {
         fs::create_dir_all(&dir)?;
         Ok(Scratch(dir))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -67,6 +93,11 @@ impl Drop for Scratch {
 }
 
 impl RunSteps<'_> {
+    /// A folder for what a step needs while it runs.
+    pub(crate) fn scratch(&self, key: &SnapshotKey) -> Result<Scratch, StoreFailure> {
+        Scratch::new(self.run_dir.join(key.as_str())).map_err(while_doing(PREPARING))
+    }
+
     /// Runs the program; the changes it makes are in the snapshot `key`.
     pub(crate) fn run(
         &self,
@@ -74,14 +105,15 @@ impl RunSteps<'_> {
         run: &RunOp,
         key: &SnapshotKey,
         spec: &MountSpec,
+        scratch: &Scratch,
+        ready: &Ready<'_>,
     ) -> Result<(), StepError> {
-        const PREPARING: &str = "cannot prepare the container of the step";
-        let scratch = Scratch::new(self.run_dir.join(key.as_str())).map_err(while_doing(PREPARING))?;
-        let bundle = Bundle::new(&scratch.0);
+        let bundle = Bundle::new(scratch.path());
         fs::create_dir_all(bundle.rootfs()).map_err(while_doing(PREPARING))?;
         let dns = DnsConfig::parse(&fs::read_to_string(RESOLV_CONF).unwrap_or_default());
         let network = self.network_of(run);
-        let container = container(run, network, key, &scratch.0, &dns).map_err(while_doing(PREPARING))?;
+        let prepared = container(run, network, key, scratch.path(), &dns, ready);
+        let (container, hosts) = prepared.map_err(while_doing(PREPARING))?;
         let container = ContainerSpec { id_map: self.ids.map(ContainerIds::of_known), ..container };
         let config = container.to_spec().map_err(while_doing(PREPARING))?;
         config
@@ -89,10 +121,10 @@ impl RunSteps<'_> {
             .map_err(|error| StoreFailure::new("cannot write the step's config.json", error))?;
         let request = OnceRequest {
             id: key.to_string(),
-            bundle: scratch.0.clone(),
+            bundle: scratch.path().to_owned(),
             root: root_mount(spec),
-            network: (self.network)(key.as_str(), network, dns),
-            memory: InMemory::default(),
+            network: (self.network)(key.as_str(), network, dns, hosts),
+            memory: ready.memory.clone(),
         };
         (self.started)(id, &dhow_oci::Digest::sha256_of(key.as_str().as_bytes()).short());
         let mut tail = Tail::default();
@@ -110,7 +142,7 @@ impl RunSteps<'_> {
         if ended.exit_code != 0 {
             return Err(StepError::Exit { command, exit_code: ended.exit_code, output: tail.into_text() });
         }
-        remove_mount_points(spec).map_err(while_doing("cannot tidy up after the step"))?;
+        ready.points.remove(spec).map_err(while_doing("cannot tidy up after the step"))?;
         Ok(())
     }
 
@@ -132,26 +164,41 @@ fn root_mount(spec: &MountSpec) -> RootMount {
     }
 }
 
-/// The container of a step, with the files that tell it who and where it is.
+/// The container of a step, with the files that tell it who and where it is. The second of them may have to be
+/// written once more when the network is there.
 fn container(
     run: &RunOp,
     network: StepNetwork,
     key: &SnapshotKey,
     dir: &Path,
     dns: &DnsConfig,
-) -> io::Result<ContainerSpec> {
-    let localhost = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
+    ready: &Ready<'_>,
+) -> io::Result<(ContainerSpec, Option<GatewayHosts>)> {
+    let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let sandbox = &run.sandbox;
+    let hostname = &sandbox.hostname;
     let resolv = match network {
         StepNetwork::Default => resolv_conf(dns),
         StepNetwork::Host => fs::read_to_string(RESOLV_CONF).unwrap_or_default(),
         StepNetwork::None => String::new(),
     };
+    let needs_gateway = sandbox.hosts.iter().any(|(_, address)| address.is_none());
+    let gateway =
+        GatewayHosts { path: dir.join("hosts"), hostname: hostname.clone(), names: sandbox.hosts.clone() };
+    let gateway = Some(gateway).filter(|_| needs_gateway && network == StepNetwork::Default);
+    // On the host's own network this host is here; without one it is nowhere.
+    let this_host = Some(localhost).filter(|_| network == StepNetwork::Host);
+    let known: Vec<(String, IpAddr)> = sandbox
+        .hosts
+        .iter()
+        .filter_map(|(name, address)| Some((name.clone(), address.or(this_host)?)))
+        .collect();
     let files = [
         ("/etc/resolv.conf", resolv),
-        ("/etc/hosts", hosts(HOSTNAME, &localhost, &[])),
-        ("/etc/hostname", hostname(HOSTNAME)),
+        ("/etc/hosts", hosts(hostname, &[localhost], &known)),
+        ("/etc/hostname", dhow_net::hostname(hostname)),
     ];
-    let mut mounts = Vec::with_capacity(files.len());
+    let mut mounts = Vec::with_capacity(files.len() + ready.container.len());
     for (target, text) in files {
         let source = dir.join(target.rsplit('/').next().unwrap_or(target));
         fs::write(&source, text)?;
@@ -162,43 +209,28 @@ fn container(
             propagation: Propagation::Private,
         });
     }
+    mounts.extend(ready.container.iter().cloned());
     let network = if network == StepNetwork::Host { NamespaceChoice::Host } else { NamespaceChoice::Private };
-    let env =
-        run.proxies.iter().cloned().chain(run.env.iter().map(|var| format!("{}={}", var.name, var.value)));
-    Ok(ContainerSpec {
+    // What the image says wins over what is said for all steps.
+    let env = run.proxies.iter().chain(&ready.env).cloned();
+    let env = env.chain(run.env.iter().map(|var| format!("{}={}", var.name, var.value)));
+    let container = ContainerSpec {
         id: key.to_string(),
         args: run.args.clone(),
         env: env.collect(),
         cwd: run.cwd.clone(),
         user: run.user.clone(),
-        hostname: HOSTNAME.to_owned(),
+        hostname: hostname.clone(),
+        privileged: sandbox.is_insecure,
         namespaces: Namespaces { network, ..Namespaces::default() },
         mounts,
+        rlimits: sandbox.rlimits.clone(),
+        resources: sandbox.resources.clone(),
+        shm_bytes: sandbox.shm_bytes,
+        cgroup_parent: sandbox.cgroup_parent.clone(),
         ..ContainerSpec::default()
-    })
-}
-
-/// Removes from the layer what is there only because something was mounted over it: empty files and
-/// directories that no lower layer has, and an empty copy of a directory that one has.
-fn remove_mount_points(spec: &MountSpec) -> io::Result<()> {
-    let Some(upper) = &spec.upper else { return Ok(()) };
-    for point in MOUNT_POINTS {
-        let path = upper.join(point);
-        let Ok(held) = fs::symlink_metadata(&path) else { continue };
-        let below = spec.lowers.iter().find_map(|lower| fs::symlink_metadata(lower.join(point)).ok());
-        let below = below.filter(|metadata| !metadata.file_type().is_char_device());
-        if held.is_file() && held.len() == 0 && below.is_none() {
-            fs::remove_file(&path)?;
-        }
-        let is_copy = below.is_none_or(|below| {
-            below.is_dir()
-                && (below.mode(), below.uid(), below.gid()) == (held.mode(), held.uid(), held.gid())
-        });
-        if held.is_dir() && is_copy && fs::read_dir(&path)?.next().is_none() {
-            fs::remove_dir(&path)?;
-        }
-    }
-    Ok(())
+    };
+    Ok((container, gateway))
 }
 
 /// The last lines of a program's output.

@@ -21,6 +21,9 @@ const PROXY_ARGS: [&str; 10] = [
     "all_proxy",
 ];
 
+/// Begins the names of build arguments that the builder itself reads.
+const BUILDER_ARGS_PREFIX: &str = "BUILDKIT_";
+
 /// Values the user gave and values the platform gives.
 pub(crate) struct Arguments {
     given: BTreeMap<String, String>,
@@ -55,7 +58,8 @@ impl Arguments {
 
     /// Names the user gave that no `ARG` asked for.
     pub(crate) fn unused(&self, declared: &BTreeSet<String>) -> Vec<String> {
-        let is_unused = |name: &&String| !declared.contains(*name) && !PROXY_ARGS.contains(&name.as_str());
+        let is_for_builder = |name: &str| PROXY_ARGS.contains(&name) || name.starts_with(BUILDER_ARGS_PREFIX);
+        let is_unused = |name: &&String| !declared.contains(*name) && !is_for_builder(name);
         self.given.keys().filter(is_unused).cloned().collect()
     }
 }
@@ -100,7 +104,8 @@ pub(crate) struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    fn lookup(&self, name: &str) -> Option<String> {
+    /// The value of a variable.
+    pub(crate) fn lookup(&self, name: &str) -> Option<String> {
         self.config.config.env_value(name).map(str::to_owned).or_else(|| self.declared.value(name).cloned())
     }
 

@@ -175,6 +175,11 @@ impl Source<'_> {
         !selected.is_dir() && self.excluded.is_some_and(|rules| rules.check(selected.name.as_bytes()).ignored)
     }
 
+    /// Finds what `path` names, in which nothing is a wildcard.
+    pub(crate) fn select_path(&self, path: &Path, place: &str) -> Result<Selected, SelectError> {
+        self.select_one(&clean(&path.to_string_lossy()), place)
+    }
+
     fn select_one(&self, path: &Path, place: &str) -> Result<Selected, SelectError> {
         let real = resolve(self.root, path).map_err(io_error(path))?;
         let (state, rule) = self.judge(&real);

@@ -57,10 +57,10 @@ pub struct HostsFile {
 
 impl NetworkRequest {
     /// A place on the default network that needs nothing special: for a build step.
-    pub fn plain(run: &Path, container_id: &str, dns: DnsConfig) -> Self {
+    pub fn plain(run: &Path, container_id: &str, dns: DnsConfig, hosts: Option<HostsFile>) -> Self {
         let endpoint = EndpointSpec { container_id: container_id.into(), dns, ..EndpointSpec::default() };
         let (run, name) = (run.into(), container_id.into());
-        NetworkRequest::Bridge(Box::new(BridgeRequest { run, name, endpoint, attached: None, hosts: None }))
+        NetworkRequest::Bridge(Box::new(BridgeRequest { run, name, endpoint, attached: None, hosts }))
     }
 
     /// The request in the form in which it crosses to the shim.

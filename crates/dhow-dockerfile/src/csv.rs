@@ -1,7 +1,7 @@
 //! One comma-separated record, as `--mount` and `--device` take it.
 
 /// The fields of `record`. A field may be quoted; a doubled quote inside one is a quote.
-pub(crate) fn fields(record: &str) -> Result<Vec<String>, String> {
+pub fn fields(record: &str) -> Result<Vec<String>, String> {
     let mut fields = Vec::new();
     let mut rest = record;
     loop {

@@ -31,6 +31,7 @@ mod suggest;
 mod traps;
 mod typed;
 
+pub use csv::fields as csv_fields;
 pub use diagnostic::{Diagnostic, Severity, Span, excerpt};
 pub use directive::{CheckConfig, Directives, RuleSet};
 pub use expand::{ExpandError, ExpandReason, Expanded, expand, expand_heredoc, expand_words};

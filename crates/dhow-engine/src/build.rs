@@ -1,14 +1,18 @@
 //! Building images.
 
-use dhow_container::NetworkRequest;
+use dhow_build::GatewayHosts;
+use dhow_container::{HostsFile, NetworkRequest};
 use dhow_dockerfile::Diagnostic;
-use dhow_net::DnsConfig;
 
 pub use dhow_build::{
     BuildError, BuildEvent, BuildRecord, BuildRequest, Built, DockerfileSource, FindBuildError,
     FindStepError, History, LogReader, Modes, SourceRequest, StepId, StepInfo, StepLog, StepNetwork,
     StepOutcome, StepRecord, StepResult, StoreFailure, Stream,
 };
+pub use dhow_build::{
+    CacheMountInfo, Entitlements, RemoveCacheMountError, Resources, Rlimit, RunOptions, SecretSource,
+};
+pub use dhow_dockerfile::csv_fields;
 pub use dhow_solver::{Cause, Change, FactKind, MissReason, StepChange};
 
 use crate::Engine;
@@ -21,8 +25,15 @@ impl Engine {
         observer: &(dyn Fn(BuildEvent<'_>) + Sync),
     ) -> Result<Built, BuildError> {
         let run = &self.settings.run;
-        let network = |id: &str, network: StepNetwork, dns: DnsConfig| match network {
-            StepNetwork::Default => Some(NetworkRequest::plain(run, id, dns).to_value()),
+        let network = |id: &str, network, dns, hosts: Option<GatewayHosts>| match network {
+            StepNetwork::Default => {
+                let hosts = hosts.map(|hosts| HostsFile {
+                    path: hosts.path,
+                    hostname: hosts.hostname,
+                    extra: hosts.names,
+                });
+                Some(NetworkRequest::plain(run, id, dns, hosts).to_value())
+            }
             StepNetwork::None => Some(NetworkRequest::Loopback.to_value()),
             StepNetwork::Host => None,
         };

@@ -25,6 +25,10 @@ pub use build::{
     FindBuildError, FindStepError, History, LogReader, MissReason, Modes, SourceRequest, StepChange, StepId,
     StepInfo, StepLog, StepNetwork, StepOutcome, StepRecord, StepResult, StoreFailure, Stream, render,
 };
+pub use build::{
+    CacheMountInfo, Entitlements, RemoveCacheMountError, Resources, Rlimit, RunOptions, SecretSource,
+    csv_fields,
+};
 pub use dhow_image::{EnsureError, EnsurePolicy, PullEvent, PullObserver, PushObserver};
 pub use dhow_registry::{Config, ProxyConfig, Secret};
 pub use dhow_store::{FsckReport, Image, Lease};

@@ -14,6 +14,7 @@ mod bad_disk;
 mod bad_registry;
 mod bad_run;
 mod build_files;
+mod build_run;
 mod build_sources;
 mod build_why;
 mod cache;

@@ -9,6 +9,8 @@ use expect_test::{Expect, expect};
 
 use super::*;
 
+mod run;
+
 /// Two images: `base`, which is plain, and `triggers`, which copies from the first stage of whoever uses it.
 #[derive(Default)]
 struct Images(RefCell<Vec<String>>);
@@ -294,7 +296,6 @@ fn what_cannot_be_planned_says_why() {
         ("FROM base AS a\nCOPY --from=a / /\n", "error invalid from flag value a"),
         ("FROM base\nCOPY --from=1 / /\n", "error invalid from flag value 1"),
         ("FROM $NONE\n", "error base name should not be blank"),
-        ("FROM base\nRUN --mount=type=cache,target=/c x\n", "error RUN --mount is not supported yet"),
         (
             "FROM base\nADD https://example.com/x /\n",
             "error ADD of the remote source https://example.com/x is not",

@@ -11,6 +11,8 @@ use dhow_oci::{Platform, Reference};
 
 use clap::ArgAction;
 
+use super::build_proxies::add_proxies;
+use super::build_run_flags::BuildRunFlags;
 use super::build_why::WhyArgs;
 use super::explain;
 use crate::commands::build_sources::SourceArgs;
@@ -64,6 +66,8 @@ pub(crate) struct BuildArgs {
     /// Write the image ID to this file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
+    #[command(flatten)]
+    run: BuildRunFlags,
     /// Steps that may run at the same time [default: one per processor]
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
@@ -98,7 +102,8 @@ pub(crate) fn run(args: BuildArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, C
     let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
     let iidfile = args.iidfile.clone();
     let explain = args.why.explain;
-    let request = request(args, names.clone())?;
+    let mut request = request(args, names.clone())?;
+    add_proxies(&engine.credentials_file(), &mut request.build_args)?;
     let context_bytes = match mode {
         ProgressMode::Classic => Some(engine.context_bytes(&request)?),
         _ => None,
@@ -202,6 +207,7 @@ fn request(args: BuildArgs, names: Vec<Reference>) -> Result<BuildRequest, CliEr
     // Step N/M only makes sense one after the other.
     let jobs = if args.progress == ProgressMode::Classic { NonZeroUsize::MIN } else { jobs };
     Ok(BuildRequest {
+        run: args.run.options(&|name| std::env::var_os(name))?,
         dockerfile,
         names,
         build_args: build_args(&args.build_args),

@@ -510,7 +510,7 @@ fn is_host(flag: &str, mode: Option<&str>, own: &str) -> Result<bool, CliError> 
     }
 }
 
-fn bytes(flag: &str, text: &str) -> Result<u64, CliError> {
+pub(crate) fn bytes(flag: &str, text: &str) -> Result<u64, CliError> {
     ram_in_bytes(text)
         .map_err(|error| CliError::new(format!("invalid argument \"{text}\" for \"{flag}\" flag: {error}")))
 }
@@ -543,7 +543,7 @@ fn read_lines(path: &Path) -> Result<Vec<String>, CliError> {
     Ok(lines)
 }
 
-fn extra_host(text: &str) -> Result<(String, Option<IpAddr>), CliError> {
+pub(crate) fn extra_host(text: &str) -> Result<(String, Option<IpAddr>), CliError> {
     let invalid =
         |what: &str| CliError::new(format!("invalid argument \"{text}\" for \"--add-host\" flag: {what}"));
     let (name, address) = text.split_once(['=', ':']).ok_or_else(|| invalid("bad format for add-host"))?;

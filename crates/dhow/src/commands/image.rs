@@ -15,7 +15,7 @@ pub(crate) struct ImageArgs {
 #[derive(clap::Subcommand, Debug)]
 enum ImageCommand {
     /// Build an image from a Dockerfile
-    Build(commands::build::BuildArgs),
+    Build(Box<commands::build::BuildArgs>),
     /// Show how an image was made
     History(commands::history::HistoryArgs),
     /// Show everything about images
@@ -42,7 +42,7 @@ enum ImageCommand {
 
 pub(crate) fn run(args: ImageArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
     match args.command {
-        ImageCommand::Build(args) => commands::build::run(args, engine, ui),
+        ImageCommand::Build(args) => commands::build::run(*args, engine, ui),
         ImageCommand::History(args) => commands::history::run(args, engine, ui),
         ImageCommand::Inspect(args) => commands::inspect::run_image(args, engine, ui),
         ImageCommand::Load(args) => commands::load::run(args, engine, ui),

@@ -2,6 +2,8 @@
 
 pub(crate) mod attach;
 pub(crate) mod build;
+mod build_proxies;
+mod build_run_flags;
 mod build_sources;
 mod build_why;
 pub(crate) mod builder;

@@ -1,0 +1,314 @@
+//! Folders of `RUN --mount=type=cache`, kept in the store from build to build.
+//!
+//! ```text
+//! <root>/cache-mounts/<name>/fs      what programs see
+//!                           /lock    flock: shared by those who share it, exclusive while it is made, emptied,
+//!                                    removed, or used by one who shares it with nobody
+//!                           /new     being made
+//!                           /old     being removed
+//! ```
+//! A name is the digest of namespace, id and what the cache starts with, and a number: `sharing=private` gives
+//! each step at work its own, the first that is free. A record of kind `cache-mount` under the same name says
+//! what it is and when it was used. Who has locked a file looks whether its name still means that file, since
+//! the cache may have been removed meanwhile.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use dhow_dockerfile::Sharing;
+use dhow_oci::Digest;
+use dhow_store::{DatabaseError, RemoveRecordError, Store};
+use dhow_sys::beneath::{Owner, Root};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
+
+use super::RunError;
+use crate::error::{StepError, while_doing};
+use crate::mount::CacheMount;
+use crate::stop::Stop;
+
+/// The kind of their records.
+const KIND: &str = "cache-mount";
+const FOLDER: &str = "cache-mounts";
+const ROOT_MODE: u32 = 0o755;
+/// How long to wait for a lock until looking whether the build is to end.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
+/// A folder that `RUN --mount=type=cache` keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheMountInfo {
+    /// Its name in the store.
+    pub name: String,
+    /// Namespace and id, `/` if there is no namespace: `/root/.cache` or `ns//root/.cache`.
+    pub id: String,
+    /// Where its files are.
+    pub folder: PathBuf,
+    /// When it was made, RFC 3339.
+    pub created: String,
+    /// When a step last used it, RFC 3339.
+    pub last_used: String,
+    /// Whether a step uses it now.
+    pub in_use: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Body {
+    id: String,
+    created: String,
+    last_used: String,
+}
+
+/// Why a cache was not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveCacheMountError {
+    /// A step uses it.
+    #[error("the cache {name} is in use")]
+    InUse {
+        /// Its name.
+        name: String,
+    },
+    /// Its files cannot be removed.
+    #[error("cannot remove the cache {name}")]
+    Io {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its record cannot be removed.
+    #[error(transparent)]
+    Record(#[from] RemoveRecordError),
+}
+
+/// All folders that `RUN --mount=type=cache` keeps, by name.
+pub fn cache_mounts(store: &Store) -> Result<Vec<CacheMountInfo>, DatabaseError> {
+    let records = store.records(KIND).list()?;
+    let info = |record: dhow_store::Record| {
+        // Written by a newer dhow perhaps; then it is not ours to judge.
+        let body: Body = serde_json::from_str(&record.body).ok()?;
+        let dir = store.root().join(FOLDER).join(&record.key);
+        Some(CacheMountInfo {
+            in_use: matches!(try_lock(&dir, true), Ok(Attempt::Taken)),
+            folder: dir.join("fs"),
+            name: record.key,
+            id: body.id,
+            created: body.created,
+            last_used: body.last_used,
+        })
+    };
+    Ok(records.into_iter().filter_map(info).collect())
+}
+
+/// Removes a cache that no step uses. Removing one that is gone is success.
+pub fn remove_cache_mount(store: &Store, name: &str) -> Result<(), RemoveCacheMountError> {
+    let dir = store.root().join(FOLDER).join(name);
+    let failed = |source| RemoveCacheMountError::Io { name: name.to_owned(), source };
+    let lock = match try_lock(&dir, true).map_err(failed)? {
+        Attempt::Taken => return Err(RemoveCacheMountError::InUse { name: name.to_owned() }),
+        Attempt::Gone => None,
+        Attempt::Ours(lock) => Some(lock),
+    };
+    if lock.is_some() {
+        // The lock goes last: until then nobody can take it and make the cache anew.
+        let root = Root::open(&dir).map_err(failed)?;
+        for part in ["fs", "new", "old", "lock"] {
+            root.remove_tree(Path::new(part)).map_err(failed)?;
+        }
+        match fs::remove_dir(&dir) {
+            // Somebody began anew as soon as the lock was gone, and records it.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
+            result => result.map_err(failed)?,
+        }
+    }
+    store.records(KIND).remove(name)?;
+    Ok(())
+}
+
+/// The caches of one build.
+pub(crate) struct CacheMounts<'a> {
+    pub store: &'a Store,
+    pub stop: &'a Stop,
+    pub clock: fn() -> jiff::Timestamp,
+    /// Where there is but one id, everything belongs to root.
+    pub has_one_id: bool,
+    /// What this build has emptied already.
+    pub emptied: Mutex<HashSet<String>>,
+}
+
+/// A cache that a step needs, and what it starts with.
+pub(super) struct Wanted<'a> {
+    pub cache: &'a CacheMount,
+    /// The content it starts with, if it starts with any.
+    pub seed: Option<Digest>,
+    /// Puts that there.
+    pub fill: &'a dyn Fn(&Root, &Path) -> Result<(), StepError>,
+}
+
+/// A cache that is ours to use for as long as this lives.
+pub(super) struct Taken {
+    pub folder: PathBuf,
+    _lock: File,
+}
+
+impl Wanted<'_> {
+    fn key(&self) -> String {
+        let seed = self.seed.map(|seed| seed.to_string()).unwrap_or_default();
+        Digest::sha256_of(format!("{}\0{seed}", self.cache.id).as_bytes()).hex()
+    }
+}
+
+impl CacheMounts<'_> {
+    /// Takes all that a step needs, one after the other in an order that all steps follow, so that no two wait
+    /// for each other. A cache that is mounted twice is taken once.
+    pub(super) fn take_all(&self, wanted: &[Wanted<'_>]) -> Result<Vec<(PathBuf, Option<Taken>)>, StepError> {
+        let mut by_key: BTreeMap<(String, bool), Vec<usize>> = BTreeMap::new();
+        for (index, want) in wanted.iter().enumerate() {
+            let is_private = want.cache.sharing == Sharing::Private;
+            by_key.entry((want.key(), is_private)).or_default().push(index);
+        }
+        let mut taken: Vec<(PathBuf, Option<Taken>)> = wanted.iter().map(|_| Default::default()).collect();
+        for ((key, _), indices) in by_key {
+            let strict = |index: &usize| wanted[*index].cache.sharing == Sharing::Locked;
+            let first = indices.iter().copied().find(strict).unwrap_or(indices[0]);
+            let cache = self.take(&key, &wanted[first])?;
+            for index in &indices {
+                taken[*index].0.clone_from(&cache.folder);
+            }
+            taken[first].1 = Some(cache);
+        }
+        Ok(taken)
+    }
+
+    fn take(&self, key: &str, wanted: &Wanted<'_>) -> Result<Taken, StepError> {
+        let failed = |source| StepError::from(RunError::Cache { id: wanted.cache.id.clone(), source });
+        let mut number = 0;
+        loop {
+            let name = format!("{key}-{number}");
+            let dir = self.store.root().join(FOLDER).join(&name);
+            fs::create_dir_all(&dir).map_err(failed)?;
+            let to_be_emptied = wanted.cache.emptied && !self.is_emptied(&name);
+            let is_made = dir.join("fs").is_dir() && !to_be_emptied;
+            let is_exclusive = wanted.cache.sharing != Sharing::Shared || !is_made;
+            let lock = match try_lock(&dir, is_exclusive).map_err(failed)? {
+                Attempt::Ours(lock) => lock,
+                Attempt::Gone => continue,
+                Attempt::Taken if wanted.cache.sharing == Sharing::Private => {
+                    number += 1;
+                    continue;
+                }
+                Attempt::Taken => {
+                    self.wait(wanted)?;
+                    continue;
+                }
+            };
+            if !dir.join("fs").is_dir() || (wanted.cache.emptied && !self.is_emptied(&name)) {
+                if is_exclusive {
+                    self.make(&dir, wanted, failed)?;
+                    self.emptied
+                        .lock()
+                        .expect("no thread panics while it holds the lock")
+                        .insert(name.clone());
+                    self.note(&name, wanted, true)?;
+                }
+                if wanted.cache.sharing == Sharing::Shared {
+                    // It is made and locked for ourselves; the next round shares it.
+                    continue;
+                }
+            } else {
+                self.note(&name, wanted, false)?;
+            }
+            return Ok(Taken { folder: dir.join("fs"), _lock: lock });
+        }
+    }
+
+    fn is_emptied(&self, name: &str) -> bool {
+        self.emptied.lock().expect("no thread panics while it holds the lock").contains(name)
+    }
+
+    /// A moment, unless the build is to end.
+    fn wait(&self, wanted: &Wanted<'_>) -> Result<(), StepError> {
+        let is_over = poll(&mut [PollFd::new(self.stop, PollFlags::IN)], Some(&PATIENCE));
+        match is_over {
+            Ok(1..) => Err(RunError::GivenUp { id: wanted.cache.id.clone() }.into()),
+            // Interrupted or not, the lock is tried again.
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the folder anew. It appears under its name when it is complete.
+    fn make(
+        &self,
+        dir: &Path,
+        wanted: &Wanted<'_>,
+        failed: impl Fn(io::Error) -> StepError + Copy,
+    ) -> Result<(), StepError> {
+        let root = Root::open(dir).map_err(failed)?;
+        let (new, old, current) = (Path::new("new"), Path::new("old"), Path::new("fs"));
+        root.remove_tree(new).map_err(failed)?;
+        root.remove_tree(old).map_err(failed)?;
+        match wanted.seed {
+            Some(_) => (wanted.fill)(&root, new)?,
+            None => root.mkdir(new, ROOT_MODE).map_err(failed)?,
+        }
+        let access = wanted.cache.access;
+        if wanted.seed.is_none() || access.mode.is_some() {
+            // mkdir applied the umask of this process.
+            root.chmod(new, access.mode.unwrap_or(ROOT_MODE)).map_err(failed)?;
+        }
+        if (access.uid.is_some() || access.gid.is_some()) && !self.has_one_id {
+            let owner = Owner { uid: access.uid.unwrap_or(0), gid: access.gid.unwrap_or(0) };
+            root.chown(new, owner).map_err(failed)?;
+        }
+        if root.try_stat(current).map_err(failed)?.is_some() {
+            root.rename(current, old).map_err(failed)?;
+        }
+        root.rename(new, current).map_err(failed)?;
+        root.remove_tree(old).map_err(failed)
+    }
+
+    /// Writes down what the cache is and that it is used now.
+    fn note(&self, name: &str, wanted: &Wanted<'_>, is_new: bool) -> Result<(), StepError> {
+        const DOING: &str = "cannot record a cache mount";
+        let now = (self.clock)().round(jiff::Unit::Second).unwrap_or_else(|_| (self.clock)()).to_string();
+        let records = self.store.records(KIND);
+        let held = records.get(name).map_err(while_doing(DOING))?;
+        let held = held.filter(|_| !is_new).and_then(|held| serde_json::from_str::<Body>(&held.body).ok());
+        let created = held.map_or_else(|| now.clone(), |held| held.created);
+        let body = Body { id: wanted.cache.id.clone(), created, last_used: now };
+        let body = serde_json::to_string(&body).expect("texts are JSON");
+        Ok(records.put_soon(name, &body, &[]).map_err(while_doing(DOING))?)
+    }
+}
+
+enum Attempt {
+    Ours(File),
+    /// Somebody else has it.
+    Taken,
+    /// There is no such folder, or there is another one by now.
+    Gone,
+}
+
+fn try_lock(dir: &Path, is_exclusive: bool) -> io::Result<Attempt> {
+    let path = dir.join("lock");
+    let opened = File::options().create(true).write(true).truncate(false).open(&path);
+    let file = match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Gone),
+        opened => opened?,
+    };
+    match if is_exclusive { file.try_lock() } else { file.try_lock_shared() } {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(Attempt::Taken),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    let ours = file.metadata()?;
+    match fs::metadata(&path) {
+        Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => Ok(Attempt::Ours(file)),
+        Ok(_) => Ok(Attempt::Gone),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Attempt::Gone),
+        Err(error) => Err(error),
+    }
+}
