@@ -17,6 +17,7 @@ use dhow_sys::userns::IdMap;
 
 use crate::cache::{Neighbours, StepCache};
 use crate::context::{Context, DockerfileText};
+use crate::debug::Sessions;
 use crate::error::{BuildError, StepError, StepFailure, StoreFailure, chain, while_doing};
 use crate::event::{BuildEvent, Built, StepId, StepInfo, StepResult};
 use crate::execute::{Executor, Rootfs};
@@ -25,7 +26,7 @@ use crate::log::{Logs, StepLog};
 use crate::lower::{self, World};
 use crate::plan::{BaseImage, Layer, Plan, PlannedHistory, PlannedStage, PlannedStep};
 use crate::request::BuildRequest;
-use crate::run::{CacheMounts, NetworkRequest, RunSteps};
+use crate::run::{CacheMounts, Kept, NetworkRequest, RunSteps};
 use crate::stop::Stop;
 
 /// Images of the last build of a Dockerfile, step by step: what tells a configuration step that is new from
@@ -33,7 +34,7 @@ use crate::stop::Stop;
 const LAST_BUILD: &str = "build";
 
 /// Begins the keys of all active snapshots of builds.
-const SNAPSHOT_PREFIX: &str = "build-";
+pub(crate) const SNAPSHOT_PREFIX: &str = "build-";
 
 /// Builds images.
 pub struct Builder<'a> {
@@ -139,7 +140,11 @@ impl Builder<'_> {
         if !std::fs::read_dir(&scratch).is_ok_and(|mut folders| folders.next().is_some()) {
             return;
         }
-        let is_somebody_elses = |key: &SnapshotKey| !key.as_str().starts_with(SNAPSHOT_PREFIX);
+        let sessions = Sessions { store: self.images.store(), snapshots: self.images.snapshots() };
+        // If that cannot be read, nothing is swept.
+        let Ok(kept) = sessions.kept_keys() else { return };
+        let is_somebody_elses =
+            |key: &SnapshotKey| !key.as_str().starts_with(SNAPSHOT_PREFIX) || kept.contains(key.as_str());
         // What cannot be removed takes room and does no harm; gc will complain about it.
         let collected = self.images.snapshots().collect(&is_somebody_elses).unwrap_or_default();
         for key in collected.active {
@@ -149,7 +154,7 @@ impl Builder<'_> {
 }
 
 /// Where steps keep what they need while they run.
-fn scratch_dir(run_dir: &Path) -> PathBuf {
+pub(crate) fn scratch_dir(run_dir: &Path) -> PathBuf {
     run_dir.join("build")
 }
 
@@ -230,6 +235,9 @@ impl Build<'_, '_> {
         let infos: Vec<StepInfo> = self.plan.steps.iter().map(|step| step.info.clone()).collect();
         (self.observer)(BuildEvent::Planned(&infos));
         let known = self.last_build()?;
+        let sessions =
+            Sessions { store: self.builder.images.store(), snapshots: self.builder.images.snapshots() };
+        sessions.forget(&self.record_key())?;
         let done = Mutex::new(Done::default());
         let steps = self.vertex_steps();
         let name =
@@ -283,6 +291,7 @@ impl Build<'_, '_> {
                 emptied: Mutex::new(HashSet::new()),
             },
             options: &self.request.run,
+            kept: Mutex::new(None),
             finished: &|vertex, rootfs, log| {
                 let mut done = done.lock().expect("no observer panics");
                 done.rootfs.insert(vertex, rootfs.clone());
@@ -299,6 +308,22 @@ impl Build<'_, '_> {
                 self.recorder.log(step.info.id, Some(log));
             }
         }
+        let kept = executor.kept.lock().expect("no thread panics while it holds the lock").take();
+        // Another step may have failed at the same time.
+        let kept = kept.filter(|kept| solved.as_ref().is_err_and(|error| error.vertex == kept.vertex));
+        {
+            let done = done.lock().expect("no observer panics");
+            let (build, dockerfile) = (self.recorder.id(), self.record_key());
+            match sessions.write(build, &dockerfile, self.plan, &done.rootfs, kept.as_ref()) {
+                Ok(()) => kept.iter().for_each(Kept::stay),
+                // The image is made, or is not, all the same.
+                Err(error) => {
+                    let note = format!("dhow debug will not know this build: {}", chain(&error));
+                    (self.observer)(BuildEvent::Note(&note));
+                }
+            }
+        }
+        drop(kept);
         let rootfs = solved.map_err(|error| self.failed(steps.get(&error.vertex).copied(), error.error))?;
         // The copies it made of the build context go with it.
         drop(executor);

@@ -216,6 +216,7 @@ impl StepFailure {
                 ..
             } => Some(format!("line {line} of {file} (`{pattern}`) leaves it out")),
             StepError::Run(error) => error.hint(),
+            StepError::Exit { .. } => Some("dhow debug opens a shell where it failed".to_owned()),
             StepError::Copy { source: CopyError::Changed { .. }, .. } => {
                 Some("run the build again when nothing writes to the build context".to_owned())
             }

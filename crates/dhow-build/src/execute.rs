@@ -24,7 +24,7 @@ use crate::hash::{self, Counts};
 use crate::log::{Logs, StepLog};
 use crate::owner::find_owner;
 use crate::plan::{CopyFrom, CopyOp, Layer, Op, RunOp, WorkdirOp};
-use crate::run::{Aside, Bound, CacheMounts, RunSteps, run_facts};
+use crate::run::{Aside, Bound, CacheMounts, Kept, RunSteps, run_facts};
 use crate::run_options::RunOptions;
 use crate::select::{Selected, Source};
 use crate::unpack;
@@ -89,6 +89,8 @@ pub(crate) struct Executor<'a> {
     pub context_copies: Mutex<HashMap<Digest, Arc<Aside<'a>>>>,
     pub caches: CacheMounts<'a>,
     pub options: &'a RunOptions,
+    /// What stays of a step that failed.
+    pub kept: Mutex<Option<Kept<'a>>>,
     pub finished: &'a (dyn Fn(VertexId, &Rootfs, Option<StepLog>) + Sync),
 }
 
@@ -275,10 +277,14 @@ impl Executor<'_> {
             work(&key, &spec)?;
             Ok(self.images.freeze(&key, self.lease).map_err(while_doing("cannot freeze a step"))?)
         };
-        let frozen = fill().inspect_err(|_: &StepError| {
-            // What is left of a failed step is garbage; if it cannot be removed now, gc will.
-            let _ = snapshots.remove(&key);
-        })?;
+        let frozen = match fill() {
+            Ok(frozen) => frozen,
+            Err(error) => {
+                let error: StepError = error;
+                self.keep_or_remove(key, prepared);
+                return Err(error);
+            }
+        };
         drop(prepared);
         let layer = frozen.map(|layer| Layer {
             diff_id: layer.diff_id,
@@ -294,7 +300,12 @@ impl Executor<'_> {
         let step = self.step(&inputs[0].parents()?, |key, spec| {
             let scratch = self.runs.scratch(key)?;
             let ready = self.mounts(id, run, inputs, scratch.path())?;
-            self.runs.run(id, run, key, spec, &scratch, &ready)
+            let ended = self.runs.run(id, run, key, spec, &scratch, &ready);
+            ended.inspect_err(|error| {
+                if matches!(error, StepError::Exit { .. }) {
+                    self.note_failure(id, key, &ready);
+                }
+            })
         })?;
         Ok(Step { log: self.logs.finish(id)?, ..step })
     }

@@ -19,6 +19,7 @@ mod chmod;
 mod configure;
 mod context;
 mod copy;
+mod debug;
 mod error;
 mod event;
 mod execute;
@@ -42,6 +43,7 @@ mod unpack;
 pub use build::{Builder, context_bytes};
 pub use change::{ChangeError, change};
 pub use copy::CopyError;
+pub use debug::{DebugError, DebugRequest, DebugStep};
 pub use error::{BuildError, StepError, StepFailure, StoreFailure};
 pub use event::{BuildEvent, Built, StepId, StepInfo, StepResult, Stream};
 pub use history::{

@@ -3,8 +3,10 @@
 mod cache_mounts;
 mod error;
 mod facts;
+mod kept;
 mod mount_points;
 mod mounts;
+mod remains;
 mod secrets;
 mod ssh;
 
@@ -17,19 +19,23 @@ use std::path::{Path, PathBuf};
 
 use dhow_net::{DnsConfig, hosts, resolv_conf};
 use dhow_runtime::{
-    Bundle, ContainerSpec, IdMap as ContainerIds, MountSpec as ContainerMount, NamespaceChoice, Namespaces,
-    OnceRequest, OutputStream, Propagation, RootMount, launch_once,
+    Bundle, ContainerSpec, ExecStreams, ExitStatus, IdMap as ContainerIds, Interactive,
+    MountSpec as ContainerMount, NamespaceChoice, Namespaces, OnceRequest, OutputStream, Propagation,
+    RootMount, launch_interactive, launch_once,
 };
 use dhow_snapshot::{MountSpec, SnapshotKey};
 use dhow_solver::VertexId;
 use dhow_sys::userns::IdMap;
 
-pub(crate) use cache_mounts::CacheMounts;
 pub use cache_mounts::{CacheMountInfo, RemoveCacheMountError, cache_mounts, remove_cache_mount};
+pub(crate) use cache_mounts::{CacheMounts, cache_name};
 pub use error::RunError;
 pub(crate) use facts::run_facts;
+pub(crate) use kept::Kept;
 pub(crate) use mounts::{Aside, Bound, Ready};
+pub(crate) use remains::MountRemains;
 
+use crate::debug::DebugError;
 use crate::error::{StepError, StoreFailure, while_doing};
 use crate::event::Stream;
 use crate::plan::RunOp;
@@ -108,24 +114,7 @@ impl RunSteps<'_> {
         scratch: &Scratch,
         ready: &Ready<'_>,
     ) -> Result<(), StepError> {
-        let bundle = Bundle::new(scratch.path());
-        fs::create_dir_all(bundle.rootfs()).map_err(while_doing(PREPARING))?;
-        let dns = DnsConfig::parse(&fs::read_to_string(RESOLV_CONF).unwrap_or_default());
-        let network = self.network_of(run);
-        let prepared = container(run, network, key, scratch.path(), &dns, ready);
-        let (container, hosts) = prepared.map_err(while_doing(PREPARING))?;
-        let container = ContainerSpec { id_map: self.ids.map(ContainerIds::of_known), ..container };
-        let config = container.to_spec().map_err(while_doing(PREPARING))?;
-        config
-            .save(bundle.config())
-            .map_err(|error| StoreFailure::new("cannot write the step's config.json", error))?;
-        let request = OnceRequest {
-            id: key.to_string(),
-            bundle: scratch.path().to_owned(),
-            root: root_mount(spec),
-            network: (self.network)(key.as_str(), network, dns, hosts),
-            memory: ready.memory.clone(),
-        };
+        let request = self.request(run, key, spec, scratch, ready, None)?;
         (self.started)(id, &dhow_oci::Digest::sha256_of(key.as_str().as_bytes()).short());
         let mut tail = Tail::default();
         let ended = launch_once(&request, Some(self.stop.as_fd()), &mut |stream, bytes| {
@@ -139,11 +128,60 @@ impl RunSteps<'_> {
         let command = run.args.join(" ");
         let ended = ended
             .map_err(|error| StepError::Start { command: command.clone(), message: error.to_string() })?;
-        if ended.exit_code != 0 {
-            return Err(StepError::Exit { command, exit_code: ended.exit_code, output: tail.into_text() });
-        }
         ready.points.remove(spec).map_err(while_doing("cannot tidy up after the step"))?;
-        Ok(())
+        match ended.exit_code {
+            0 => Ok(()),
+            exit_code => Err(StepError::Exit { command, exit_code, output: tail.into_text() }),
+        }
+    }
+
+    /// Runs the program while the caller talks to it.
+    pub(crate) fn interactive(
+        &self,
+        run: &RunOp,
+        key: &SnapshotKey,
+        spec: &MountSpec,
+        scratch: &Scratch,
+        ready: &Ready<'_>,
+        (terminal, streams): (bool, ExecStreams<'_>),
+    ) -> Result<ExitStatus, DebugError> {
+        let interactive = Some(Interactive { terminal, window: None });
+        let request = self.request(run, key, spec, scratch, ready, interactive)?;
+        Ok(launch_interactive(&request, streams)?)
+    }
+
+    fn request(
+        &self,
+        run: &RunOp,
+        key: &SnapshotKey,
+        spec: &MountSpec,
+        scratch: &Scratch,
+        ready: &Ready<'_>,
+        interactive: Option<Interactive>,
+    ) -> Result<OnceRequest, StoreFailure> {
+        let bundle = Bundle::new(scratch.path());
+        fs::create_dir_all(bundle.rootfs()).map_err(while_doing(PREPARING))?;
+        let dns = DnsConfig::parse(&fs::read_to_string(RESOLV_CONF).unwrap_or_default());
+        let network = self.network_of(run);
+        let prepared = container(run, network, key, scratch.path(), &dns, ready);
+        let (container, hosts) = prepared.map_err(while_doing(PREPARING))?;
+        let container = ContainerSpec {
+            id_map: self.ids.map(ContainerIds::of_known),
+            terminal: interactive.is_some_and(|interactive| interactive.terminal),
+            ..container
+        };
+        let config = container.to_spec().map_err(while_doing(PREPARING))?;
+        config
+            .save(bundle.config())
+            .map_err(|error| StoreFailure::new("cannot write the step's config.json", error))?;
+        Ok(OnceRequest {
+            id: key.to_string(),
+            bundle: scratch.path().to_owned(),
+            root: root_mount(spec),
+            network: (self.network)(key.as_str(), network, dns, hosts),
+            memory: ready.memory.clone(),
+            interactive,
+        })
     }
 
     /// Without root there is no bridge to connect a step to: it shares the host's network instead.

@@ -3,6 +3,7 @@
 use dhow_build::GatewayHosts;
 use dhow_container::{HostsFile, NetworkRequest};
 use dhow_dockerfile::Diagnostic;
+use dhow_runtime::{ExecStreams, ExitStatus};
 
 pub use dhow_build::{
     BuildError, BuildEvent, BuildRecord, BuildRequest, Built, DockerfileSource, FindBuildError,
@@ -10,7 +11,8 @@ pub use dhow_build::{
     StepOutcome, StepRecord, StepResult, StoreFailure, Stream,
 };
 pub use dhow_build::{
-    CacheMountInfo, Entitlements, RemoveCacheMountError, Resources, Rlimit, RunOptions, SecretSource,
+    CacheMountInfo, DebugError, DebugRequest, DebugStep, Entitlements, RemoveCacheMountError, Resources,
+    Rlimit, RunOptions, SecretSource,
 };
 pub use dhow_dockerfile::csv_fields;
 pub use dhow_solver::{Cause, Change, FactKind, MissReason, StepChange};
@@ -24,6 +26,20 @@ impl Engine {
         request: &BuildRequest,
         observer: &(dyn Fn(BuildEvent<'_>) + Sync),
     ) -> Result<Built, BuildError> {
+        self.with_builder(|builder| builder.build(request, observer))
+    }
+
+    /// Opens a shell where a step of a build stood; `entering` is told before it begins.
+    pub fn debug(
+        &self,
+        request: &DebugRequest,
+        streams: ExecStreams<'_>,
+        entering: &mut dyn FnMut(&DebugStep),
+    ) -> Result<ExitStatus, DebugError> {
+        self.with_builder(|builder| builder.debug(request, streams, entering))
+    }
+
+    fn with_builder<T>(&self, work: impl FnOnce(&dhow_build::Builder<'_>) -> T) -> T {
         let run = &self.settings.run;
         let network = |id: &str, network, dns, hosts: Option<GatewayHosts>| match network {
             StepNetwork::Default => {
@@ -37,15 +53,14 @@ impl Engine {
             StepNetwork::None => Some(NetworkRequest::Loopback.to_value()),
             StepNetwork::Host => None,
         };
-        let builder = dhow_build::Builder {
+        work(&dhow_build::Builder {
             images: &self.images,
             registry: &|| self.registry(),
             run_dir: run,
             network: &network,
             cancel: None,
             clock: self.settings.clock,
-        };
-        builder.build(request, observer)
+        })
     }
 
     /// What was built here.

@@ -26,8 +26,8 @@ pub use build::{
     StepInfo, StepLog, StepNetwork, StepOutcome, StepRecord, StepResult, StoreFailure, Stream, render,
 };
 pub use build::{
-    CacheMountInfo, Entitlements, RemoveCacheMountError, Resources, Rlimit, RunOptions, SecretSource,
-    csv_fields,
+    CacheMountInfo, DebugError, DebugRequest, DebugStep, Entitlements, RemoveCacheMountError, Resources,
+    Rlimit, RunOptions, SecretSource, csv_fields,
 };
 pub use dhow_image::{EnsureError, EnsurePolicy, PullEvent, PullObserver, PushObserver};
 pub use dhow_registry::{Config, ProxyConfig, Secret};

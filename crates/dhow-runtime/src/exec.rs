@@ -78,20 +78,7 @@ pub fn exec(
         request: ExecRequest { window: request.window.or(window(&streams)), ..request.clone() },
     };
     let mut control = spawn::helper(Role::Exec, &order, stdio(request, &streams)?, Passed::default())?;
-    let sync = Sync::over(control.try_clone().step("cannot duplicate a socket")?);
-    let mut master = None;
-    loop {
-        match sync.listen()? {
-            Said::Terminal(fd) => master = Some(fd),
-            Said::Ready => break,
-            // Only the first process of a container has one to hand over.
-            Said::Root(_) => {}
-            Said::Failed(error) => return Err(error),
-            Said::Gone => {
-                return Err(StartError::Setup("the helper died before the program was started".into()));
-            }
-        }
-    }
+    let master = hear_start(&control)?;
     if request.detach {
         return Ok(ExecEnd::Detached);
     }
@@ -108,8 +95,26 @@ pub fn exec(
     }
 }
 
+/// Waits until the helper has started the program, and takes the terminal it has.
+pub(crate) fn hear_start(control: &UnixStream) -> Result<Option<OwnedFd>, StartError> {
+    let sync = Sync::over(control.try_clone().step("cannot duplicate a socket")?);
+    let mut master = None;
+    loop {
+        match sync.listen()? {
+            Said::Terminal(fd) => master = Some(fd),
+            Said::Ready => return Ok(master),
+            // Only the first process of a container has one to hand over.
+            Said::Root(_) => {}
+            Said::Failed(error) => return Err(error),
+            Said::Gone => {
+                return Err(StartError::Setup("the helper died before the program was started".into()));
+            }
+        }
+    }
+}
+
 /// The size of the user's terminal, if there is one.
-fn window(streams: &ExecStreams<'_>) -> Option<crate::WindowSize> {
+pub(crate) fn window(streams: &ExecStreams<'_>) -> Option<crate::WindowSize> {
     let (rows, columns) = tty::size(streams.stdin?).ok()?;
     Some(crate::WindowSize { rows, columns })
 }
@@ -126,13 +131,13 @@ fn stdio(request: &ExecRequest, streams: &ExecStreams<'_>) -> Result<[CommandStd
 }
 
 #[derive(PartialEq, Eq)]
-enum Pumped {
+pub(crate) enum Pumped {
     Ended,
     Detached,
 }
 
 /// Moves data between the user's terminal and the program's until the program has closed its own.
-fn pump(mut master: File, streams: &ExecStreams<'_>) -> io::Result<Pumped> {
+pub(crate) fn pump(mut master: File, streams: &ExecStreams<'_>) -> io::Result<Pumped> {
     let terminal = Terminal::take(streams.stdin, true)?;
     let mut watch = DetachWatch::new(if terminal.is_some() { streams.detach_keys } else { &[] });
     let mut out = File::from(streams.stdout.try_clone_to_owned()?);

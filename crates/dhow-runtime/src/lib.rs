@@ -37,9 +37,10 @@ pub use container::{
 };
 pub use exec::{ExecEnd, ExecStreams, exec};
 pub use memory::{InMemory, MemoryFile, MemoryVariable};
-pub use once::{OutputStream, launch_once};
+pub use once::{OutputStream, launch_interactive, launch_once};
 pub use request::{
-    ExecRequest, LogFile, OnceRequest, RootMount, RuntimeChoice, ShimRequest, StdinMode, WindowSize,
+    ExecRequest, Interactive, LogFile, OnceRequest, RootMount, RuntimeChoice, ShimRequest, StdinMode,
+    WindowSize,
 };
 pub use spec::SpecError;
 pub use status::{ExitStatus, RuntimeState, StartError, Started};

@@ -14,10 +14,11 @@ use dhow_sys::process;
 use rustix::event::{PollFd, PollFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::launch::{self, Creation, Running, StdioPlan, Step, duplicate};
+use crate::exec;
+use crate::launch::{self, Creation, Running, StdioPlan, Step, Sync, duplicate};
 use crate::shim::{NetworkSetup, ShimHooks, rfc3339};
 use crate::spawn::{self, Given, Passed, Role};
-use crate::{Bundle, ExitStatus, OnceRequest, RuntimeChoice, StartError};
+use crate::{Bundle, ExecStreams, ExitStatus, Interactive, OnceRequest, RuntimeChoice, StartError};
 
 /// How much output is read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -78,6 +79,33 @@ pub fn launch_once(
     }
 }
 
+/// Runs a container to its end while the caller talks to it, through a terminal of the container or its own
+/// files. The keys that detach mean nothing here: if the caller leaves, the container is killed.
+pub fn launch_interactive(request: &OnceRequest, streams: ExecStreams<'_>) -> Result<ExitStatus, StartError> {
+    let interactive = request.interactive.unwrap_or_default();
+    let stdio = match (interactive.terminal, streams.stdin) {
+        (true, _) => [Stdio::null(), Stdio::null(), Stdio::null()],
+        (false, stdin) => [
+            stdin.map(duplicate).transpose()?.map_or_else(Stdio::null, Stdio::from),
+            duplicate(streams.stdout)?.into(),
+            duplicate(streams.stderr)?.into(),
+        ],
+    };
+    let window = interactive.window.or(exec::window(&streams));
+    let interactive = Some(Interactive { window, ..interactive });
+    let request = OnceRequest { interactive, ..request.clone() };
+    let mut control = spawn::helper(Role::Once, &request, stdio, Passed::default())?;
+    if let Some(master) = exec::hear_start(&control)? {
+        let streams = ExecStreams { detach_keys: &[], ..streams };
+        exec::pump(File::from(master), &streams).step("cannot serve the terminal")?;
+    }
+    match spawn::receive(&mut control) {
+        Ok(Some(Said::Ended(status))) => Ok(status),
+        Ok(Some(Said::Failed(error))) => Err(error),
+        _ => Err(StartError::Setup("the container's helper died".into())),
+    }
+}
+
 struct Ready {
     control: bool,
     cancel: bool,
@@ -132,6 +160,19 @@ pub(crate) fn helper(hooks: ShimHooks) -> Result<(), StartError> {
     let Given { request, mut control, .. } = spawn::given::<OnceRequest>()?;
     spawn::detach()?;
     let started = start(&request, hooks);
+    if request.interactive.is_some() {
+        let sync = Sync::over(control.try_clone().step("cannot duplicate a socket")?);
+        match &started {
+            Ok((running, _)) => {
+                running.terminal.as_ref().map_or(Ok(()), |master| sync.terminal(master.as_fd()))?;
+                sync.ready()?;
+            }
+            Err(error) => {
+                sync.fail(error);
+                return Err(error.clone());
+            }
+        }
+    }
     let said = match &started {
         Ok((running, _)) => {
             wait_or_kill(running, &control).map(|code| Said::Ended(ended(running, code, (hooks.now)())))
@@ -155,9 +196,14 @@ type Network = Option<Box<dyn NetworkSetup>>;
 fn start(request: &OnceRequest, hooks: ShimHooks) -> Result<(Running, Network), StartError> {
     let bundle = Bundle::new(&request.bundle);
     let spec = launch::read_spec(&bundle)?;
-    let null = File::options().read(true).open("/dev/null").step("cannot open /dev/null")?;
-    let stdio =
-        StdioPlan::Files([null.into(), duplicate(io::stdout().as_fd())?, duplicate(io::stderr().as_fd())?]);
+    let stdio = match request.interactive {
+        Some(Interactive { terminal: true, window }) => StdioPlan::Terminal(window),
+        _ => StdioPlan::Files([
+            duplicate(io::stdin().as_fd())?,
+            duplicate(io::stdout().as_fd())?,
+            duplicate(io::stderr().as_fd())?,
+        ]),
+    };
     let root = &request.root;
     let memory = &request.memory;
     let creation =

@@ -107,6 +107,17 @@ pub struct OnceRequest {
     pub network: Option<serde_json::Value>,
     /// What is written to no disk.
     pub memory: InMemory,
+    /// Whether the caller talks to the program; without it, it reads nothing and its output is captured.
+    pub interactive: Option<Interactive>,
+}
+
+/// How the caller talks to a program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interactive {
+    /// Through a terminal of the container, of this size if it is known; else through the caller's own files.
+    pub terminal: bool,
+    /// Size of the terminal to begin with.
+    pub window: Option<WindowSize>,
 }
 
 /// One more process inside a running container.

@@ -17,5 +17,5 @@ pub use error::SnapshotError;
 pub use implied::fix_implied_dirs;
 pub use mount::MountSpec;
 pub use name::{ParseNameError, SnapshotKey, SnapshotName};
-pub use overlay::OverlaySnapshotter;
+pub use overlay::{Held, OverlaySnapshotter};
 pub use snapshotter::{ActiveInfo, Collected, CommittedInfo, Listing, Prepared, Snapshotter, Sync, Usage};

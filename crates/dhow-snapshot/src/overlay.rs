@@ -46,6 +46,12 @@ pub struct OverlaySnapshotter {
     userxattr: bool,
 }
 
+/// An active snapshot that stays.
+#[derive(Debug)]
+pub struct Held {
+    _lock: File,
+}
+
 impl OverlaySnapshotter {
     /// Opens the directory of snapshots, making it if it is missing. Its parent must exist.
     pub fn open(dir: &Path) -> Result<Self, SnapshotError> {
@@ -70,6 +76,14 @@ impl OverlaySnapshotter {
     pub fn condemn(&self, name: &SnapshotName) -> Result<(), SnapshotError> {
         let _changing = self.changing()?;
         self.hide(&self.committed_dir(name)).map(drop)
+    }
+
+    /// Keeps [`collect`](Snapshotter::collect) away from an active snapshot that nobody prepares any more, for
+    /// as long as the value lives.
+    pub fn hold(&self, key: &SnapshotKey) -> Result<Held, SnapshotError> {
+        let _changing = self.changing()?;
+        let path = self.existing(key)?.join("lock");
+        Ok(Held { _lock: lock(&path, false).map_err(io_error("lock", &path))? })
     }
 
     fn active_dir(&self, key: &SnapshotKey) -> PathBuf {

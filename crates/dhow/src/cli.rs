@@ -92,8 +92,10 @@ enum Command {
     Unpause(commands::unpause::UnpauseArgs),
     /// Wait until containers end, and print their exit codes
     Wait(commands::wait::WaitArgs),
+    /// Open a shell where a step of a build failed
+    Debug(commands::debug::DebugArgs),
     /// Build an image from a Dockerfile
-    Build(commands::build::BuildArgs),
+    Build(Box<commands::build::BuildArgs>),
 }
 
 /// Runs one command line and returns the exit status of the process.
@@ -215,6 +217,7 @@ fn dispatch(command: Command, ui: &mut Ui) -> Result<u8, CliError> {
         Command::Stop(args) => commands::stop::run(&args, &open()?, ui),
         Command::Unpause(args) => commands::unpause::run(&args, &open()?, ui),
         Command::Wait(args) => commands::wait::run(&args, &open()?, ui),
-        Command::Build(args) => commands::build::run(args, &open()?, ui),
+        Command::Debug(args) => commands::debug::run(&args, &open()?, ui),
+        Command::Build(args) => commands::build::run(*args, &open()?, ui),
     }
 }

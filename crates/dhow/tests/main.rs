@@ -13,6 +13,7 @@ mod bad_build;
 mod bad_disk;
 mod bad_registry;
 mod bad_run;
+mod build_debug;
 mod build_files;
 mod build_run;
 mod build_sources;

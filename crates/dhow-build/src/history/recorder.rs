@@ -20,6 +20,7 @@ const RANDOM_DIGITS: usize = 15;
 /// Takes notes of one build.
 pub(crate) struct Recorder {
     clock: fn() -> jiff::Timestamp,
+    id: String,
     started: jiff::Timestamp,
     notes: Mutex<Notes>,
 }
@@ -34,7 +35,13 @@ struct Notes {
 
 impl Recorder {
     pub(crate) fn new(clock: fn() -> jiff::Timestamp) -> Recorder {
-        Recorder { clock, started: clock(), notes: Mutex::new(Notes::default()) }
+        let started = clock();
+        Recorder { clock, id: id(started), started, notes: Mutex::new(Notes::default()) }
+    }
+
+    /// The id of the build.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -119,7 +126,7 @@ impl Recorder {
             (name.clone(), value)
         });
         Some(BuildRecord {
-            id: id(self.started),
+            id: self.id,
             started_us: self.started.as_microsecond(),
             ended_us: (self.clock)().as_microsecond(),
             request: RecordedRequest {

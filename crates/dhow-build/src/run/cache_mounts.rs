@@ -154,11 +154,14 @@ pub(super) struct Taken {
     _lock: File,
 }
 
-impl Wanted<'_> {
-    fn key(&self) -> String {
-        let seed = self.seed.map(|seed| seed.to_string()).unwrap_or_default();
-        Digest::sha256_of(format!("{}\0{seed}", self.cache.id).as_bytes()).hex()
-    }
+/// The folder, below the store's, of a cache that starts with nothing and that nobody else is at work with.
+pub(crate) fn cache_name(cache: &CacheMount) -> PathBuf {
+    Path::new(FOLDER).join(format!("{}-0", key(cache, None)))
+}
+
+fn key(cache: &CacheMount, seed: Option<Digest>) -> String {
+    let seed = seed.map(|seed| seed.to_string()).unwrap_or_default();
+    Digest::sha256_of(format!("{}\0{seed}", cache.id).as_bytes()).hex()
 }
 
 impl CacheMounts<'_> {
@@ -168,7 +171,7 @@ impl CacheMounts<'_> {
         let mut by_key: BTreeMap<(String, bool), Vec<usize>> = BTreeMap::new();
         for (index, want) in wanted.iter().enumerate() {
             let is_private = want.cache.sharing == Sharing::Private;
-            by_key.entry((want.key(), is_private)).or_default().push(index);
+            by_key.entry((key(want.cache, want.seed), is_private)).or_default().push(index);
         }
         let mut taken: Vec<(PathBuf, Option<Taken>)> = wanted.iter().map(|_| Default::default()).collect();
         for ((key, _), indices) in by_key {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dhow_oci::Digest;
 use dhow_runtime::{InMemory, MemoryFile, MountSpec as ContainerMount, Propagation};
@@ -37,24 +37,74 @@ pub(crate) struct Bound {
     stage: Option<Root>,
 }
 
-/// A snapshot that lives no longer than this.
+/// A snapshot that lives no longer than this, unless it is told to stay.
 pub(crate) struct Aside<'a> {
     snapshots: &'a OverlaySnapshotter,
-    key: SnapshotKey,
+    pub(super) key: SnapshotKey,
     prepared: Prepared,
+    stays: AtomicBool,
+}
+
+impl<'a> Aside<'a> {
+    pub(super) fn new(snapshots: &'a OverlaySnapshotter, key: SnapshotKey, prepared: Prepared) -> Aside<'a> {
+        Aside { snapshots, key, prepared, stays: AtomicBool::new(false) }
+    }
+
+    pub(super) fn stay(&self) {
+        self.stays.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Aside<'_> {
     fn drop(&mut self) {
-        // If it cannot be removed now, the next build or gc does it.
-        let _ = self.snapshots.remove(&self.key);
+        if !self.stays.load(Ordering::Relaxed) {
+            // If it cannot be removed now, the next build or gc does it.
+            let _ = self.snapshots.remove(&self.key);
+        }
+    }
+}
+
+/// A tmpfs. Programs may be executed there, unlike in what `docker run --tmpfs` makes.
+pub(super) fn tmpfs(target: String, size_bytes: Option<u64>) -> ContainerMount {
+    let mut options = vec!["exec".to_owned(), "dev".to_owned()];
+    options.extend(size_bytes.map(|size| format!("size={size}")));
+    ContainerMount::Tmpfs { target, options }
+}
+
+/// An agent that is to be forwarded, by a socket of this name in a folder of the step's.
+pub(super) struct Agent<'a> {
+    pub id: &'a str,
+    pub socket: &'a Path,
+    pub access: Access,
+    pub dir: &'a Path,
+    pub name: &'a str,
+}
+
+impl Agent<'_> {
+    pub(super) fn forward(&self, target: &str, ready: &mut Ready<'_>) -> Result<(), RunError> {
+        let forward = ssh::Forward::start(self.socket, self.dir, self.name, self.access);
+        let forward = forward.map_err(|source| RunError::Agent {
+            id: self.id.to_owned(),
+            socket: self.socket.to_owned(),
+            source,
+        })?;
+        ready._held.push(Box::new(forward));
+        ready.container.push(ContainerMount::Bind {
+            source: self.dir.join(self.name),
+            target: target.to_owned(),
+            readonly: false,
+            propagation: Propagation::Private,
+        });
+        if ready.env.is_empty() {
+            ready.env.push(format!("{AGENT_VARIABLE}={target}"));
+        }
+        Ok(())
     }
 }
 
 /// What has to stay until the program has ended.
 trait Held {}
 impl Held for Aside<'_> {}
-impl<'a> Held for Arc<Aside<'a>> {}
 impl Held for cache_mounts::Taken {}
 impl Held for ssh::Forward {}
 
@@ -65,6 +115,8 @@ pub(crate) struct Ready<'a> {
     pub memory: InMemory,
     pub env: Vec<String>,
     pub points: MountPoints,
+    /// Copies of files of the build context.
+    pub copies: Vec<Arc<Aside<'a>>>,
     _held: Vec<Box<dyn Held + 'a>>,
 }
 
@@ -120,7 +172,7 @@ impl<'a> Executor<'a> {
         run: &RunOp,
         inputs: &[Rootfs],
         scratch: &Path,
-    ) -> Result<Ready<'_>, StepError> {
+    ) -> Result<Ready<'a>, StepError> {
         let mut ready = Ready::default();
         if let Some(script) = &run.script {
             ready.memory.files.push(MemoryFile {
@@ -147,10 +199,7 @@ impl<'a> Executor<'a> {
                     self.bind_mount(source, *readonly, bound, inputs, target, &mut ready)?;
                 }
                 (MountKind::Tmpfs { size_bytes }, _) => {
-                    // Programs may be executed there, unlike in what `docker run --tmpfs` makes.
-                    let mut options = vec!["exec".to_owned(), "dev".to_owned()];
-                    options.extend(size_bytes.map(|size| format!("size={size}")));
-                    ready.container.push(ContainerMount::Tmpfs { target, options });
+                    ready.container.push(tmpfs(target, *size_bytes));
                 }
                 (MountKind::Secret { id, env, required, access }, _) => {
                     let wanted = secrets::Wanted {
@@ -172,14 +221,14 @@ impl<'a> Executor<'a> {
         Ok(ready)
     }
 
-    fn bind_mount<'s>(
-        &'s self,
+    fn bind_mount(
+        &self,
         source: &MountSource,
         readonly: bool,
         bound: &Bound,
         inputs: &[Rootfs],
         target: String,
-        ready: &mut Ready<'s>,
+        ready: &mut Ready<'a>,
     ) -> Result<(), StepError> {
         let index = match &source.from {
             MountFrom::Context => {
@@ -190,7 +239,7 @@ impl<'a> Executor<'a> {
                     readonly,
                     propagation: Propagation::Private,
                 });
-                ready._held.push(Box::new(copy));
+                ready.copies.push(copy);
                 return Ok(());
             }
             MountFrom::Input { index, .. } => *index,
@@ -207,7 +256,7 @@ impl<'a> Executor<'a> {
         // What is written there is thrown away.
         let key = self.aside_key()?;
         let prepared = snapshots.prepare(&key, &parents).map_err(while_doing("cannot prepare a snapshot"))?;
-        let aside = Aside { snapshots, key, prepared };
+        let aside = Aside::new(snapshots, key, prepared);
         let spec = snapshots.mount_spec(&aside.key).map_err(while_doing("cannot mount a snapshot"))?;
         let upper = spec.upper.zip(spec.work);
         ready.container.push(ContainerMount::Overlay { lowers: spec.lowers, upper, subpath, target });
@@ -217,7 +266,7 @@ impl<'a> Executor<'a> {
 
     /// The selected files of the build context as they are in an image: without what is ignored, and root's.
     /// Steps that only read them share one copy.
-    fn context_copy(&self, bound: &Bound, is_shared: bool) -> Result<Arc<Aside<'_>>, StepError> {
+    fn context_copy(&self, bound: &Bound, is_shared: bool) -> Result<Arc<Aside<'a>>, StepError> {
         let mut copies = self.context_copies.lock().expect("no thread panics while it holds the lock");
         if let Some(copy) = copies.get(&bound.content).filter(|_| is_shared) {
             return Ok(Arc::clone(copy));
@@ -225,7 +274,7 @@ impl<'a> Executor<'a> {
         let snapshots = self.images.snapshots();
         let key = self.aside_key()?;
         let prepared = snapshots.prepare_layer(&key).map_err(while_doing("cannot prepare a snapshot"))?;
-        let copy = Arc::new(Aside { snapshots, key, prepared });
+        let copy = Arc::new(Aside::new(snapshots, key, prepared));
         let root = Root::open(copy.prepared.path()).map_err(while_doing("cannot open a snapshot"))?;
         copy_bound(&self.context.root, bound, &root, Path::new(COPY), Some(Owner { uid: 0, gid: 0 }))?;
         if is_shared {
@@ -234,11 +283,11 @@ impl<'a> Executor<'a> {
         Ok(copy)
     }
 
-    fn cache_mounts<'s>(
-        &'s self,
+    fn cache_mounts(
+        &self,
         run: &RunOp,
         bounds: &[Option<Bound>],
-        ready: &mut Ready<'s>,
+        ready: &mut Ready<'a>,
     ) -> Result<(), StepError> {
         let caches: Vec<(&RunMount, &CacheMount, Option<&Bound>)> = run
             .mounts
@@ -300,23 +349,8 @@ impl<'a> Executor<'a> {
                 false => Ok(()),
             };
         };
-        let forward = ssh::Forward::start(socket, dir, name, self.access(access));
-        let forward = forward.map_err(|source| RunError::Agent {
-            id: id.to_owned(),
-            socket: socket.clone(),
-            source,
-        })?;
-        ready._held.push(Box::new(forward));
-        ready.container.push(ContainerMount::Bind {
-            source: dir.join(name),
-            target: target.to_owned(),
-            readonly: false,
-            propagation: Propagation::Private,
-        });
-        if ready.env.is_empty() {
-            ready.env.push(format!("{AGENT_VARIABLE}={target}"));
-        }
-        Ok(())
+        let agent = Agent { id, socket, access: self.access(access), dir, name };
+        Ok(agent.forward(target, ready)?)
     }
 
     /// Where there is but one id, everything belongs to root.

@@ -117,6 +117,7 @@ impl World {
             root: self.root(),
             network: None,
             memory: self.memory.clone(),
+            interactive: None,
         };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let status = launch_once(&request, None, &mut |stream, data| match stream {

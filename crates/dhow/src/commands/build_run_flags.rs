@@ -106,7 +106,7 @@ impl BuildRunFlags {
     }
 }
 
-fn each<T>(
+pub(super) fn each<T>(
     texts: &[String],
     parse: impl Fn(&str) -> Result<(String, T), CliError>,
 ) -> Result<BTreeMap<String, T>, CliError> {
@@ -114,7 +114,7 @@ fn each<T>(
 }
 
 /// `id=ID,src=FILE`, `id=ID,env=NAME`, or `id=ID`, which is a variable of this name if there is one, else a file.
-fn secret(
+pub(super) fn secret(
     text: &str,
     variable: &dyn Fn(&str) -> Option<std::ffi::OsString>,
 ) -> Result<(String, SecretSource), CliError> {
@@ -157,7 +157,7 @@ fn secret(
 }
 
 /// `default`, `ID` or `ID=SOCKET`. The agent of whoever builds is the one that `SSH_AUTH_SOCK` names.
-fn ssh(
+pub(super) fn ssh(
     text: &str,
     variable: &dyn Fn(&str) -> Option<std::ffi::OsString>,
 ) -> Result<(String, PathBuf), CliError> {

@@ -13,6 +13,7 @@ pub(crate) mod container;
 mod container_inspect;
 pub(crate) mod create;
 mod create_flags;
+pub(crate) mod debug;
 mod each;
 pub(crate) mod exec;
 pub(crate) mod explain;

@@ -154,7 +154,9 @@ fn a_filter_names_the_stages_whose_steps_run_again() {
         request.no_cache_filter = names.iter().map(|name| name.to_string()).collect();
         let source = Source { name: "Dockerfile", text, dockerfile: &dockerfile, identity: "test" };
         let plan = lower(&source, &request, &Images::default()).expect("a plan");
-        let runs = plan.steps.iter().filter_map(|step| step.vertex).map(|vertex| plan.graph.vertex(vertex));
+        // A stage begins with the last vertex of the one it builds on.
+        let vertices: BTreeSet<VertexId> = plan.steps.iter().filter_map(|step| step.vertex).collect();
+        let runs = vertices.into_iter().map(|vertex| plan.graph.vertex(vertex));
         let runs = runs.filter(|vertex| matches!(vertex.op, Op::Run(_)));
         runs.map(|vertex| vertex.cache == CachePolicy::Refresh).collect::<Vec<_>>()
     };
