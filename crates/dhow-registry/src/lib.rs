@@ -6,7 +6,7 @@
 //!
 //! The layers inside, from the wire up: `transport` does one HTTP exchange and knows TLS and proxies;
 //! `auth` answers challenges and keeps tokens; `client` puts the two together with retries; `manifest`,
-//! `blob`, `upload`, `tags`, `search` and `login` are the operations.
+//! `blob`, `upload`, `tags`, `search` and `login` are the operations. `download` fetches any other file the same way.
 #![forbid(unsafe_code)]
 
 mod auth;
@@ -15,6 +15,7 @@ mod challenge;
 mod client;
 mod config;
 mod credentials;
+mod download;
 mod endpoint;
 mod error;
 mod helper;
@@ -35,6 +36,7 @@ pub use challenge::Challenge;
 pub use client::Client;
 pub use config::{ClientCertificate, Config, ConfigError, RegistryConfig, Security, Timeouts};
 pub use credentials::{Credential, CredentialsError, Keychain, server_key};
+pub use download::{Content, Download, DownloadError, DownloadRequest};
 pub use endpoint::Endpoint;
 pub use error::{Action, RegistryError};
 pub use helper::HelperError;
