@@ -1,13 +1,13 @@
 //! One build from request to image.
 
-use std::collections::{HashMap, HashSet};
-use std::os::fd::BorrowedFd;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, OnceLock};
 
 use dhow_dockerfile::{Diagnostic, Dockerfile, Severity, Span};
-use dhow_image::{EnsurePolicy, Images, PullEvent};
+use dhow_image::{EnsurePolicy, Images, Layout, PullEvent};
 use dhow_oci::{Digest, ImageConfig, Platform, Reference};
 use dhow_registry::Client;
 use dhow_snapshot::{SnapshotKey, Snapshotter as _};
@@ -23,9 +23,11 @@ use crate::event::{BuildEvent, Built, StepId, StepInfo, StepResult};
 use crate::execute::{Executor, Rootfs};
 use crate::history::{History, Recorder};
 use crate::log::{Logs, StepLog};
-use crate::lower::{self, World};
+use crate::lower::{self, NamedContext, World};
+use crate::place::Place;
 use crate::plan::{BaseImage, Layer, Plan, PlannedHistory, PlannedStage, PlannedStep};
-use crate::request::BuildRequest;
+use crate::remote::Remote;
+use crate::request::{BuildRequest, ContextSource, DockerfileSource};
 use crate::run::{CacheMounts, Kept, NetworkRequest, RunSteps};
 use crate::stop::Stop;
 
@@ -52,14 +54,19 @@ pub struct Builder<'a> {
     pub clock: fn() -> jiff::Timestamp,
 }
 
-/// Bytes of the files in the build context that are not left out.
+/// Bytes of the files in the build context that are not left out; 0 if it is no folder of this machine.
 pub fn context_bytes(request: &BuildRequest) -> Result<u64, BuildError> {
-    let dockerfile = DockerfileText::read(&request.context, &request.dockerfile)?;
-    let context = Context::open(&request.context, &dockerfile, request.sources.modes)?;
-    context.size_bytes().map_err(|error| BuildError::Context {
-        path: request.context.clone(),
-        source: std::io::Error::other(error),
-    })
+    let ContextSource::Folder(folder) = &request.context else { return Ok(0) };
+    // A Dockerfile that is not a file has no ignore file of its own.
+    let dockerfile = match &request.dockerfile {
+        DockerfileSource::Default => Some(folder.join("Dockerfile")),
+        DockerfileSource::File(path) => Some(path.clone()),
+        DockerfileSource::Text(_) | DockerfileSource::Url(_) => None,
+    };
+    let context = Context::of_folder(folder, dockerfile.as_deref(), request.sources.modes)?;
+    context
+        .size_bytes()
+        .map_err(|error| BuildError::Context { path: folder.clone(), source: std::io::Error::other(error) })
 }
 
 type Observer<'a> = &'a (dyn Fn(BuildEvent<'_>) + Sync);
@@ -91,7 +98,10 @@ impl Builder<'_> {
         recorder: &Recorder,
         observer: Observer<'_>,
     ) -> Result<Built, BuildError> {
-        let file = DockerfileText::read(&request.context, &request.dockerfile)?;
+        self.sweep();
+        let remote = self.remote("context", lease, self.cancel);
+        let place = Place::find(&request.context, &remote, &locks_dir(self.run_dir))?;
+        let file = DockerfileText::read(&place, &request.dockerfile, &remote)?;
         recorder.source(&file.name, &file.identity);
         let text = String::from_utf8_lossy(&file.text).into_owned();
         let (dockerfile, diagnostics) = Dockerfile::parse(&text);
@@ -102,8 +112,8 @@ impl Builder<'_> {
         for diagnostic in &warnings {
             observer(BuildEvent::Warning { file: &file.name, source: &text, diagnostic });
         }
-        let context = Context::open(&request.context, &file, request.sources.modes)?;
-        self.sweep();
+        let context = Context::new(place, &file, request.sources.modes)?;
+        let named = named_folders(request)?;
         let world = BuildWorld {
             builder: self,
             request,
@@ -127,10 +137,29 @@ impl Builder<'_> {
             recorder,
             lease,
             context: &context,
+            named: &named,
             plan: &plan,
             source: &source,
         };
         build.run()
+    }
+
+    fn remote<'r>(&'r self, purpose: &str, lease: &'r Lease, stop: Option<BorrowedFd<'r>>) -> Remote<'r> {
+        Remote {
+            images: self.images,
+            download: Box::new(|request| (self.registry)().download(request)),
+            lease,
+            scratch: scratch_dir(self.run_dir),
+            name: format!("{}-{purpose}", self.snapshot_name()),
+            counter: AtomicUsize::new(0),
+            stop,
+            clock: self.clock,
+        }
+    }
+
+    /// Begins the names of the active snapshots of one build.
+    fn snapshot_name(&self) -> String {
+        format!("{SNAPSHOT_PREFIX}{}-{}", std::process::id(), (self.clock)().as_nanosecond())
     }
 
     /// Removes what steps left whose process was killed. That no folder of a step is there, as after every
@@ -184,16 +213,13 @@ impl World for BuildWorld<'_, '_> {
         let image =
             images.ensure(&self.builder.registry, reference, platform, policy, self.lease, now, &told)?;
         let config = images.config(&image.record.id).map_err(while_doing("cannot read the base image"))?;
-        let snapshots = images
-            .layer_snapshots(&config.rootfs.diff_ids)
-            .map_err(while_doing("cannot find the layers of the base image"))?;
-        let layers = config.rootfs.diff_ids.iter().zip(&snapshots).map(|(diff_id, snapshot)| Layer {
-            diff_id: *diff_id,
-            content: diff_id.digest(),
-            size_bytes: 0,
-            snapshot: snapshot.to_string(),
-        });
-        Ok(BaseImage { layers: layers.collect(), config })
+        base_image(images, config)
+    }
+
+    fn layout(&self, layout: &Layout, platform: &Platform) -> Result<BaseImage, StepError> {
+        let images = self.builder.images;
+        let config = images.read_layout(layout, platform, self.lease)?;
+        base_image(images, config)
     }
 
     fn context_has(&self, name: &str) -> bool {
@@ -210,6 +236,32 @@ impl World for BuildWorld<'_, '_> {
     }
 }
 
+/// An image that is here, to build upon.
+fn base_image(images: &Images, config: ImageConfig) -> Result<BaseImage, StepError> {
+    let snapshots = images
+        .layer_snapshots(&config.rootfs.diff_ids)
+        .map_err(while_doing("cannot find the layers of the base image"))?;
+    let layers = config.rootfs.diff_ids.iter().zip(&snapshots).map(|(diff_id, snapshot)| Layer {
+        diff_id: *diff_id,
+        content: diff_id.digest(),
+        size_bytes: 0,
+        snapshot: snapshot.to_string(),
+    });
+    Ok(BaseImage { layers: layers.collect(), config })
+}
+
+/// The folders among the named contexts.
+fn named_folders(request: &BuildRequest) -> Result<BTreeMap<String, Context>, BuildError> {
+    let mut folders = BTreeMap::new();
+    for (name, context) in NamedContext::parse_all(&request.sources.named)? {
+        if let NamedContext::Folder(path) = context {
+            let context = Context::of_folder(&path, None, request.sources.modes)?;
+            folders.insert(name, context);
+        }
+    }
+    Ok(folders)
+}
+
 /// A build whose plan is made.
 struct Build<'a, 'b> {
     builder: &'a Builder<'b>,
@@ -218,6 +270,7 @@ struct Build<'a, 'b> {
     recorder: &'a Recorder,
     lease: &'a Lease,
     context: &'a Context,
+    named: &'a BTreeMap<String, Context>,
     plan: &'a Plan,
     source: &'a lower::Source<'a>,
 }
@@ -240,8 +293,7 @@ impl Build<'_, '_> {
         sessions.forget(&self.record_key())?;
         let done = Mutex::new(Done::default());
         let steps = self.vertex_steps();
-        let name =
-            format!("{SNAPSHOT_PREFIX}{}-{}", std::process::id(), (self.builder.clock)().as_nanosecond());
+        let name = self.builder.snapshot_name();
         let neighbours = Neighbours {
             history: History::new(self.builder.images.store()),
             steps: infos,
@@ -258,6 +310,10 @@ impl Build<'_, '_> {
             images: self.builder.images,
             cache: &cache,
             context: self.context,
+            named: self.named,
+            remote: self.builder.remote("step", self.lease, Some(stop.as_fd())),
+            fetched: Mutex::new(HashMap::new()),
+            commits: Mutex::new(HashMap::new()),
             runs: RunSteps {
                 run_dir: scratch_dir(self.builder.run_dir),
                 network: self.builder.network,
@@ -324,7 +380,7 @@ impl Build<'_, '_> {
             }
         }
         drop(kept);
-        let rootfs = solved.map_err(|error| self.failed(steps.get(&error.vertex).copied(), error.error))?;
+        let rootfs = solved.map_err(|error| self.failed(self.blamed(error.vertex, &steps), error.error))?;
         // The copies it made of the build context go with it.
         drop(executor);
         let done = done.into_inner().expect("no observer panics");
@@ -346,6 +402,18 @@ impl Build<'_, '_> {
             }
         }
         steps
+    }
+
+    /// The step that a vertex fails for: the one it does the work of, or else the first that needs it.
+    fn blamed<'s>(
+        &'s self,
+        vertex: VertexId,
+        steps: &HashMap<VertexId, &'s PlannedStep>,
+    ) -> Option<&'s PlannedStep> {
+        let needs = |step: &&PlannedStep| {
+            step.vertex.is_some_and(|user| self.plan.graph.needed(user).contains(&vertex))
+        };
+        steps.get(&vertex).copied().or_else(|| self.plan.steps.iter().find(needs))
     }
 
     fn now(&self) -> i64 {

@@ -16,7 +16,7 @@ pub(crate) struct Clause {
     /// Bits of the classes named: 0o700, 0o070, 0o007 or-ed.
     classes: u32,
     operator: char,
-    /// Letters of `rwxXst`.
+    /// Letters of `rwxXst`, or one of `ugo` for what that class has.
     letters: String,
 }
 
@@ -31,7 +31,8 @@ impl Chmod {
                 )),
             };
         }
-        let clauses: Option<Vec<Clause>> = text.split(',').map(parse_clause).collect();
+        let clauses: Option<Vec<Vec<Clause>>> = text.split(',').map(parse_clauses).collect();
+        let clauses = clauses.map(|clauses| clauses.into_iter().flatten().collect());
         clauses.map(Chmod::Symbolic).ok_or_else(|| format!("invalid chmod parameter: '{text}'"))
     }
 
@@ -67,8 +68,10 @@ impl fmt::Display for Clause {
     }
 }
 
-fn parse_clause(text: &str) -> Option<Clause> {
-    let at = text.find(['=', '+', '-'])?;
+/// The classes, then one operator with its letters after another.
+fn parse_clauses(text: &str) -> Option<Vec<Clause>> {
+    const OPERATORS: [char; 3] = ['=', '+', '-'];
+    let at = text.find(OPERATORS)?;
     let classes = text[..at].chars().try_fold(0, |bits, class| {
         Some(
             bits | match class {
@@ -80,12 +83,20 @@ fn parse_clause(text: &str) -> Option<Clause> {
             },
         )
     })?;
-    let letters = &text[at + 1..];
-    letters.chars().all(|c| "rwxXst".contains(c)).then(|| Clause {
-        classes: if classes == 0 { 0o777 } else { classes },
-        operator: char::from(text.as_bytes()[at]),
-        letters: letters.to_owned(),
-    })
+    let classes = if classes == 0 { 0o777 } else { classes };
+    let mut clauses = Vec::new();
+    let mut rest = &text[at..];
+    while let Some(operator) = rest.chars().next() {
+        let letters = &rest[1..];
+        let letters = &letters[..letters.find(OPERATORS).unwrap_or(letters.len())];
+        let is_copy = matches!(letters, "u" | "g" | "o");
+        if !is_copy && !letters.chars().all(|c| "rwxXst".contains(c)) {
+            return None;
+        }
+        clauses.push(Clause { classes, operator, letters: letters.to_owned() });
+        rest = &rest[1 + letters.len()..];
+    }
+    Some(clauses)
 }
 
 impl Clause {
@@ -113,6 +124,9 @@ impl Clause {
             'w' => 0o222,
             'x' => 0o111,
             'X' if is_dir || mode & 0o111 != 0 => 0o111,
+            'u' => (mode >> 6 & 7) * 0o111,
+            'g' => (mode >> 3 & 7) * 0o111,
+            'o' => (mode & 7) * 0o111,
             't' => return 0o1000,
             's' => return ((self.classes & 0o700) << 3 & 0o4000) | ((self.classes & 0o070) << 5 & 0o2000),
             _ => 0,
@@ -137,10 +151,13 @@ mod tests {
             ("u+s", 0o755, false, 0o4755),
             ("g+s,o+t", 0o755, true, 0o3755),
             ("go=", 0o777, false, 0o700),
+            ("g=u", 0o750, false, 0o770),
+            ("go=u-w", 0o600, false, 0o644),
+            ("u=rw+x,o-rwx", 0o067, false, 0o760),
         ] {
             assert_eq!(Chmod::parse(text).expect(text).apply(mode, is_dir), expected, "{text}");
         }
-        for text in ["", "888", "10000", "u~x", "z+x", "u+q"] {
+        for text in ["", "888", "10000", "u~x", "z+x", "u+q", "u=gr", "u", "u+r/"] {
             assert!(Chmod::parse(text).is_err(), "{text}");
         }
     }

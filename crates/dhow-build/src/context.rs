@@ -1,26 +1,31 @@
-//! The build context: a folder, read where it lies.
+//! The build context: a tree, read where it lies, and what is left out of it.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dhow_dockerfile::IgnoreRules;
 use dhow_sys::beneath::Root;
 use rustix::fs::FileType;
 
 use crate::error::BuildError;
+use crate::place::{Place, fetch_text};
+use crate::remote::Remote;
 use crate::request::DockerfileSource;
 use crate::select::{Ignored, Modes, SelectError, Source};
 
 /// The largest Dockerfile and ignore file that is read.
-const TEXT_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const TEXT_BYTES_MAX: u64 = 16 << 20;
 
-/// A folder to build from, and what is left out of it.
+/// A tree to build from, and what is left out of it.
 pub(crate) struct Context {
-    pub root: Root,
+    pub root: Arc<Root>,
     pub ignored: Ignored,
     /// What the modes of its files are taken to be.
     pub modes: Modes,
+    /// What came from elsewhere goes when it is not needed any more.
+    _place: Place,
 }
 
 /// The text of a Dockerfile and what to call it.
@@ -35,22 +40,55 @@ pub(crate) struct DockerfileText {
 }
 
 impl DockerfileText {
-    pub(crate) fn read(context: &Path, source: &DockerfileSource) -> Result<DockerfileText, BuildError> {
-        match source {
-            DockerfileSource::Text(text) => Ok(DockerfileText {
-                name: "Dockerfile".to_owned(),
-                identity: format!("{} -", context.display()),
-                text: text.clone().into_bytes(),
-                path: None,
-            }),
-            DockerfileSource::File(path) => read_dockerfile(path.clone()),
-            DockerfileSource::Default => {
-                let path = context.join("Dockerfile");
-                let lower = context.join("dockerfile");
+    pub(crate) fn read(
+        place: &Place,
+        source: &DockerfileSource,
+        remote: &Remote<'_>,
+    ) -> Result<DockerfileText, BuildError> {
+        let named = |text: Vec<u8>, identity: String| DockerfileText {
+            name: "Dockerfile".to_owned(),
+            identity,
+            text,
+            path: None,
+        };
+        match (source, &place.folder) {
+            (DockerfileSource::Text(text), _) => {
+                Ok(named(text.clone().into_bytes(), format!("{} -", place.identity)))
+            }
+            (DockerfileSource::Url(url), _) => {
+                Ok(named(fetch_text(url, remote)?, format!("{} {url}", place.identity)))
+            }
+            (DockerfileSource::File(path), _) if place.dockerfile.is_some() => {
+                let (path, whole) = (path.display(), &place.identity);
+                Err(BuildError::Request(format!(
+                    "there is no {path} in {whole}, which is a Dockerfile itself"
+                )))
+            }
+            (DockerfileSource::File(path), Some(_)) => read_dockerfile(path.clone()),
+            (DockerfileSource::File(path), None) => read_dockerfile_in(place, path),
+            (DockerfileSource::Default, Some(folder)) => {
+                let path = folder.join("Dockerfile");
+                let lower = folder.join("dockerfile");
                 read_dockerfile(if !path.exists() && lower.exists() { lower } else { path })
             }
+            (DockerfileSource::Default, None) => match &place.dockerfile {
+                Some(text) => Ok(named(text.clone(), place.identity.clone())),
+                None => {
+                    let [path, lower] = ["Dockerfile", "dockerfile"].map(Path::new);
+                    let has = |path| matches!(place.root.try_stat(path), Ok(Some(_)));
+                    read_dockerfile_in(place, if !has(path) && has(lower) { lower } else { path })
+                }
+            },
         }
     }
+}
+
+/// Reads a Dockerfile of a context that is no folder of the user's.
+fn read_dockerfile_in(place: &Place, path: &Path) -> Result<DockerfileText, BuildError> {
+    let error = |source| BuildError::Dockerfile { path: path.to_owned(), source };
+    let text = read_all(place.root.open_file(path).map_err(error)?).map_err(error)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(DockerfileText { name, identity: format!("{} {}", place.identity, path.display()), text, path: None })
 }
 
 fn read_dockerfile(path: PathBuf) -> Result<DockerfileText, BuildError> {
@@ -68,8 +106,11 @@ fn read_dockerfile(path: PathBuf) -> Result<DockerfileText, BuildError> {
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    read_all(fs::File::open(path)?)
+}
+
+fn read_all(file: fs::File) -> io::Result<Vec<u8>> {
     use io::Read as _;
-    let file = fs::File::open(path)?;
     let mut text = Vec::new();
     file.take(TEXT_BYTES_MAX + 1).read_to_end(&mut text)?;
     if text.len() as u64 > TEXT_BYTES_MAX {
@@ -79,17 +120,31 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 impl Context {
-    /// Opens the folder and reads what to ignore: `<Dockerfile>.dockerignore` if it is there, else
-    /// `.dockerignore` at the root.
-    pub(crate) fn open(dir: &Path, dockerfile: &DockerfileText, modes: Modes) -> Result<Context, BuildError> {
-        let error = |source| BuildError::Context { path: dir.to_owned(), source };
-        let real = fs::canonicalize(dir).map_err(error)?;
-        if !real.is_dir() {
-            return Err(error(io::Error::from(rustix::io::Errno::NOTDIR)));
-        }
-        let root = Root::open(&real).map_err(error)?;
-        let ignored = read_ignore(&real, dockerfile)?;
-        Ok(Context { root, ignored, modes })
+    /// Reads what to ignore: `<Dockerfile>.dockerignore` if it is there, else `.dockerignore` at the root. What
+    /// came from elsewhere is used as it came.
+    pub(crate) fn new(
+        place: Place,
+        dockerfile: &DockerfileText,
+        modes: Modes,
+    ) -> Result<Context, BuildError> {
+        Context::with_ignore(place, dockerfile.path.as_deref(), modes)
+    }
+
+    fn with_ignore(place: Place, own: Option<&Path>, modes: Modes) -> Result<Context, BuildError> {
+        let (ignored, modes) = match &place.folder {
+            Some(folder) => (read_ignore(folder, own)?, modes),
+            None => (nothing_ignored(), Modes::Exact),
+        };
+        Ok(Context { root: Arc::clone(&place.root), ignored, modes, _place: place })
+    }
+
+    /// A folder of this machine, with the ignore file of `dockerfile`, if it has one, or its own.
+    pub(crate) fn of_folder(
+        folder: &Path,
+        dockerfile: Option<&Path>,
+        modes: Modes,
+    ) -> Result<Context, BuildError> {
+        Context::with_ignore(Place::folder(folder)?, dockerfile, modes)
     }
 
     /// Its files, but for those that are ignored and those that one instruction excludes.
@@ -114,9 +169,9 @@ impl Context {
     }
 }
 
-fn read_ignore(context: &Path, dockerfile: &DockerfileText) -> Result<Ignored, BuildError> {
-    let own = dockerfile.path.as_ref().map(|path| {
-        let mut name = path.clone().into_os_string();
+fn read_ignore(context: &Path, dockerfile: Option<&Path>) -> Result<Ignored, BuildError> {
+    let own = dockerfile.map(|path| {
+        let mut name = path.to_owned().into_os_string();
         name.push(".dockerignore");
         PathBuf::from(name)
     });
@@ -133,6 +188,10 @@ fn read_ignore(context: &Path, dockerfile: &DockerfileText) -> Result<Ignored, B
             Err(source) => return Err(BuildError::Context { path, source }),
         }
     }
+    Ok(nothing_ignored())
+}
+
+fn nothing_ignored() -> Ignored {
     let nothing = IgnoreRules::from_patterns([]).expect("no pattern is malformed");
-    Ok(Ignored { file: ".dockerignore".to_owned(), rules: nothing })
+    Ignored { file: ".dockerignore".to_owned(), rules: nothing }
 }

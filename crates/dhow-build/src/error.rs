@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use dhow_dockerfile::{Diagnostic, Span, excerpt};
 
 use crate::copy::CopyError;
+use crate::remote::SourceError;
 use crate::select::{IgnoredBy, SelectError};
 
 /// Why an image was not built. Nothing of it is visible in the store.
@@ -25,6 +26,17 @@ pub enum BuildError {
         /// Why.
         source: io::Error,
     },
+    /// The build context, or a folder or file named for the build, cannot be had.
+    #[error("cannot get {what}")]
+    Source {
+        /// What.
+        what: String,
+        /// Why.
+        source: Box<StepError>,
+    },
+    /// Something about the context makes no sense.
+    #[error("{0}")]
+    Request(String),
     /// The ignore file is malformed.
     #[error("{} is malformed", path.display())]
     Ignore {
@@ -117,6 +129,12 @@ pub enum StepError {
     /// A program was not given what it asks for.
     #[error(transparent)]
     Run(#[from] crate::run::RunError),
+    /// Something from elsewhere was not got.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// An image in a layout on this machine was not read.
+    #[error(transparent)]
+    Layout(#[from] dhow_image::LayoutError),
     /// A program did not start.
     #[error("cannot run `{command}`: {message}")]
     Start {
@@ -217,6 +235,9 @@ impl StepFailure {
             } => Some(format!("line {line} of {file} (`{pattern}`) leaves it out")),
             StepError::Run(error) => error.hint(),
             StepError::Exit { .. } => Some("dhow debug opens a shell where it failed".to_owned()),
+            StepError::Source(SourceError::NoGit { .. }) => {
+                Some("install git, or copy the files into the build context".to_owned())
+            }
             StepError::Copy { source: CopyError::Changed { .. }, .. } => {
                 Some("run the build again when nothing writes to the build context".to_owned())
             }

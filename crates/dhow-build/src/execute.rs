@@ -1,6 +1,6 @@
 //! Doing what the vertices say.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,10 +23,11 @@ use crate::error::{StepError, StoreFailure, while_doing};
 use crate::hash::{self, Counts};
 use crate::log::{Logs, StepLog};
 use crate::owner::find_owner;
-use crate::plan::{CopyFrom, CopyOp, Layer, Op, RunOp, WorkdirOp};
+use crate::plan::{CopyFrom, CopyOp, CopySource, Layer, Op, RunOp, WorkdirOp};
+use crate::remote::{Commit, Fetched, Remote};
 use crate::run::{Aside, Bound, CacheMounts, Kept, RunSteps, run_facts};
 use crate::run_options::RunOptions;
-use crate::select::{Selected, Source};
+use crate::select::{Found, Selected};
 use crate::unpack;
 
 /// A root file system: layers, lowest first.
@@ -41,7 +42,7 @@ pub(crate) struct Rootfs {
 
 impl Rootfs {
     /// Layers of an image are known by their diff ids alone.
-    fn base(step: Step) -> Rootfs {
+    pub(crate) fn base(step: Step) -> Rootfs {
         let diff_ids: Vec<DiffId> = step.layers.iter().map(|layer| layer.diff_id).collect();
         let content = chain_ids(&diff_ids).last().map_or_else(|| Digest::sha256_of(b""), |id| id.digest());
         Rootfs { layers: step.layers, content, created: step.created }
@@ -73,6 +74,13 @@ pub(crate) struct Executor<'a> {
     pub images: &'a Images,
     pub cache: &'a StepCache<'a>,
     pub context: &'a Context,
+    /// Folders that were given a name.
+    pub named: &'a BTreeMap<String, Context>,
+    pub remote: Remote<'a>,
+    /// What came by HTTP.
+    pub fetched: Mutex<HashMap<VertexId, Fetched>>,
+    /// What references of repositories were found to mean.
+    pub commits: Mutex<HashMap<VertexId, Commit>>,
     pub runs: RunSteps<'a>,
     pub lease: &'a Lease,
     /// What programs print.
@@ -82,7 +90,7 @@ pub(crate) struct Executor<'a> {
     pub name: String,
     pub counter: AtomicUsize,
     /// What each `COPY` found when its facts were asked for; its copy uses the same.
-    pub selections: Mutex<HashMap<VertexId, Selection>>,
+    pub selections: Mutex<HashMap<VertexId, Vec<Found>>>,
     /// What each mount of a `RUN` found.
     pub bounds: Mutex<HashMap<VertexId, Vec<Option<Bound>>>>,
     /// Files of the build context that are mounted, by their content.
@@ -92,13 +100,6 @@ pub(crate) struct Executor<'a> {
     /// What stays of a step that failed.
     pub kept: Mutex<Option<Kept<'a>>>,
     pub finished: &'a (dyn Fn(VertexId, &Rootfs, Option<StepLog>) + Sync),
-}
-
-/// The files of a `COPY`.
-pub(crate) struct Selection {
-    found: Vec<Selected>,
-    /// The stage they are in, if not the build context.
-    stage: Option<Root>,
 }
 
 impl Worker for Executor<'_> {
@@ -115,11 +116,14 @@ impl Worker for Executor<'_> {
                 run_facts(run, &mut facts);
                 self.mount_facts(id, run, inputs, &mut facts)?;
             }
+            // Bypassed: what comes is asked for each time, and counts where it is copied.
+            Op::Fetch(_) => {}
+            Op::CheckOut(git) => return self.check_out_facts(id, git),
             Op::Workdir(workdir) => {
                 facts.text(FactKind::Instruction, "", format!("WORKDIR {}", workdir.path));
                 facts.text(FactKind::Option, "user", workdir.user.as_str());
             }
-            Op::Copy(copy) => self.copy_facts(id, copy, inputs, &mut facts)?,
+            Op::Copy(copy) => self.copy_facts(id, copy, vertex, inputs, &mut facts)?,
         }
         let is_linked = matches!(&vertex.op, Op::Copy(CopyOp { link: true, .. }));
         if let Some(below) = inputs.first().filter(|_| !is_linked) {
@@ -135,6 +139,8 @@ impl Worker for Executor<'_> {
             }
             Op::Run(run) => self.run_program(id, run, inputs),
             Op::Workdir(workdir) => self.make_workdir(workdir, &inputs[0]),
+            Op::Fetch(source) => self.fetch(id, source),
+            Op::CheckOut(source) => self.check_out(id, source),
             Op::Copy(copy) => self.copy_files(id, copy, inputs),
         }
     }
@@ -142,7 +148,7 @@ impl Worker for Executor<'_> {
     fn join(&self, id: VertexId, vertex: &Vertex<Op>, inputs: &[Rootfs], step: Step) -> Rootfs {
         let log = step.log;
         let rootfs = match &vertex.op {
-            Op::Base { .. } => Rootfs::base(step),
+            Op::Base { .. } | Op::Fetch(_) | Op::CheckOut(_) => Rootfs::base(step),
             _ => inputs[0].with(step),
         };
         self.selections().remove(&id);
@@ -162,11 +168,19 @@ fn copy_option_facts(copy: &CopyOp, facts: &mut Facts) {
     facts.text(FactKind::Option, "--chown", copy.chown.as_deref().unwrap_or_default());
     facts.text(FactKind::Option, "--chmod", copy.chmod.as_ref().map(Chmod::to_string).unwrap_or_default());
     facts.text(FactKind::Option, "--link", if copy.link { "true" } else { "" });
-    facts.text(FactKind::Option, "unpack", if copy.unpack { "true" } else { "" });
+    let unpack = match (copy.unpack, copy.unpack_fetched) {
+        (_, true) => "all",
+        (true, false) => "true",
+        (false, false) => "",
+    };
+    facts.text(FactKind::Option, "unpack", unpack);
     if copy.sources.len() > 1 {
         // What comes later meets what is there: their order counts.
-        let name = |source: &String| {
-            Path::new(source).file_name().unwrap_or_default().to_string_lossy().into_owned()
+        let name = |source: &CopySource| match source {
+            CopySource::Path(path) => {
+                Path::new(path).file_name().unwrap_or_default().to_string_lossy().into_owned()
+            }
+            CopySource::Input(_) => "//".to_owned(),
         };
         let names: Vec<String> = copy.sources.iter().map(name).collect();
         facts.text(FactKind::Option, "sources", names.join(" "));
@@ -195,58 +209,28 @@ impl Executor<'_> {
         &self,
         id: VertexId,
         copy: &CopyOp,
+        vertex: &Vertex<Op>,
         inputs: &[Rootfs],
         facts: &mut Facts,
     ) -> Result<(), StepError> {
         copy_option_facts(copy, facts);
         // A source that is a directory gives its contents, a file goes under its name: both are told by the
         // names in the list.
-        let excluded = exclusions(copy)?;
-        let tree = match &copy.from {
-            CopyFrom::Context => {
-                let source = self.context.source(Some(&excluded));
-                let (found, tree) = self.select_and_hash(copy, &source, "build context")?;
-                self.selections().insert(id, Selection { found, stage: None });
-                tree
-            }
-            CopyFrom::Stage(name) => {
-                let root = self.view(&inputs[1])?;
-                let source = Source { excluded: Some(&excluded), ..Source::whole(&root) };
-                let (found, tree) = self.select_and_hash(copy, &source, name)?;
-                self.selections().insert(id, Selection { found, stage: Some(root) });
-                tree
-            }
-        };
+        let found = self.select(copy, vertex, inputs, facts)?;
+        let tree = self.hash(copy, &found)?;
+        self.selections().insert(id, found);
         facts.content(FactKind::Files, "files", self.cache.note_tree(&tree));
         Ok(())
     }
 
-    fn selections(&self) -> MutexGuard<'_, HashMap<VertexId, Selection>> {
+    fn selections(&self) -> MutexGuard<'_, HashMap<VertexId, Vec<Found>>> {
         self.selections.lock().expect("no thread panics while it holds the lock")
     }
 
-    fn select_and_hash(
-        &self,
-        copy: &CopyOp,
-        source: &Source<'_>,
-        place: &str,
-    ) -> Result<(Vec<Selected>, Tree), StepError> {
-        let instruction = copy.instruction();
-        let mut selection = Vec::new();
-        for pattern in &copy.sources {
-            let found = match copy.parents {
-                true => source.select_with_parents(pattern, place),
-                false => source.select(pattern, place),
-            };
-            selection.extend(found.map_err(|source| StepError::Select { instruction, source })?);
-        }
-        let counts = Counts {
-            owner: copy.from != CopyFrom::Context && copy.chown.is_none(),
-            chmod: copy.chmod.as_ref(),
-        };
-        let tree = hash::tree(self.images.store(), source.root, &selection, &counts, self.now_ns());
-        let tree = tree.map_err(|error| error.into_step(instruction))?;
-        Ok((selection, tree))
+    fn hash(&self, copy: &CopyOp, found: &[Found]) -> Result<Tree, StepError> {
+        let counts = Counts { owner: copy.keeps_owner() && copy.chown.is_none(), chmod: copy.chmod.as_ref() };
+        let tree = hash::tree_of(self.images.store(), found, &counts, self.now_ns());
+        tree.map_err(|error| error.into_step(copy.instruction()))
     }
 
     /// The time, in nanoseconds since 1970.
@@ -258,7 +242,7 @@ impl Executor<'_> {
     pub(crate) fn view(&self, rootfs: &Rootfs) -> Result<Root, StoreFailure> {
         let parents = rootfs.parents()?;
         let spec = self.images.snapshots().view(&parents).map_err(while_doing("cannot look into a stage"))?;
-        mount(&spec)
+        look_at(&spec)
     }
 
     /// An active snapshot on top of `below` that is frozen into a step when `work` has filled it.
@@ -286,12 +270,7 @@ impl Executor<'_> {
             }
         };
         drop(prepared);
-        let layer = frozen.map(|layer| Layer {
-            diff_id: layer.diff_id,
-            content: layer.content,
-            size_bytes: layer.size_bytes,
-            snapshot: dhow_image::snapshot_name(&layer.diff_id).to_string(),
-        });
+        let layer = frozen.map(|layer| Layer::of(&layer));
         let created = (self.clock)().round(jiff::Unit::Microsecond).unwrap_or_else(|_| (self.clock)());
         Ok(Step { layers: layer.into_iter().collect(), created: Some(created.to_string()), log: None })
     }
@@ -327,25 +306,30 @@ impl Executor<'_> {
     }
 
     fn copy_files(&self, id: VertexId, copy: &CopyOp, inputs: &[Rootfs]) -> Result<Step, StepError> {
-        let selection = self.selections().remove(&id).expect("facts are asked for before a step runs");
+        let found = self.selections().remove(&id).expect("facts are asked for before a step runs");
         let below = if copy.link { Vec::new() } else { inputs[0].parents()? };
-        let from = selection.stage.as_ref().unwrap_or(&self.context.root);
         self.step(&below, |key, spec| {
-            let root = mount(spec)?;
+            let root = match &spec.upper {
+                // With nothing below there is nothing to stack, and blocks can be shared with the source.
+                Some(upper) if copy.link => {
+                    Root::open(upper).map_err(while_doing("cannot open a snapshot"))?
+                }
+                _ => mount(spec)?,
+            };
             let owner = match &copy.chown {
                 Some(text) => Some(self.owner(&root, text)?),
-                None if copy.from == CopyFrom::Context => Some(Owner { uid: 0, gid: 0 }),
-                None => None,
+                None if copy.keeps_owner() => None,
+                None => Some(Owner { uid: 0, gid: 0 }),
             };
             let options = CopyOptions {
                 owner,
                 chmod: copy.chmod.clone(),
-                made_at: if copy.link { newest(&selection.found) } else { made_at(&inputs[0]) },
+                made_at: if copy.link { newest(&found) } else { made_at(&inputs[0]) },
                 merge_dirs: false,
             };
             let failed = |source| StepError::Copy { instruction: copy.instruction(), source };
-            for source in &selection.found {
-                if copy.unpack && !source.is_dir() && unpack::is_archive(from, source)? {
+            for Found { root: from, selected: source, unpack } in &found {
+                if *unpack && !source.is_dir() && unpack::is_archive(from, source)? {
                     self.unpack(key, from, source, &root, copy, &options)?;
                     continue;
                 }
@@ -410,19 +394,32 @@ fn made_at(below: &Rootfs) -> Time {
 }
 
 /// The time that directories made on the way get where nothing below counts.
-fn newest(selection: &[Selected]) -> Time {
-    let entries = selection.iter().flat_map(|source| &source.entries);
+fn newest(found: &[Found]) -> Time {
+    let entries = found.iter().flat_map(|found| &found.selected.entries);
     entries.map(|entry| modified(&entry.stat)).max().unwrap_or_default()
 }
 
-fn exclusions(copy: &CopyOp) -> Result<IgnoreRules, StepError> {
+pub(crate) fn exclusions(copy: &CopyOp) -> Result<IgnoreRules, StepError> {
     let patterns = copy.excludes.iter().map(String::as_str);
     IgnoreRules::from_patterns(patterns).map_err(|error| StepError::Invalid(format!("--exclude: {error}")))
 }
 
 impl CopyOp {
+    /// Whether files keep their owners: those of stages and images do, those of contexts belong to root.
+    fn keeps_owner(&self) -> bool {
+        matches!(self.from, CopyFrom::Stage(_))
+    }
+
     pub(crate) fn instruction(&self) -> &'static str {
         if self.is_add { "ADD" } else { "COPY" }
+    }
+}
+
+/// The tree of a stack that is only looked at. With no layers there is an empty folder and nothing to stack.
+pub(crate) fn look_at(spec: &MountSpec) -> Result<Root, StoreFailure> {
+    match spec.lowers.as_slice() {
+        [empty] => Root::open(empty).map_err(while_doing("cannot open an empty folder")),
+        _ => mount(spec),
     }
 }
 

@@ -20,7 +20,10 @@ use rustix::fs::FileType;
 use crate::chmod::Chmod;
 use crate::copy::{CopyError, is_copied};
 use crate::error::{StepError, StoreFailure, while_doing};
-use crate::select::{Entry, Selected};
+use crate::select::{Entry, Found, Selected};
+
+/// A file, and the tree it is in.
+type File<'a> = (&'a Root, &'a Entry);
 
 const BUFFER_BYTES: usize = 256 * 1024;
 const READERS_MAX: usize = 8;
@@ -54,8 +57,8 @@ impl HashError {
     }
 }
 
-/// Lists the files of `selection` by the names they are copied under. `now_ns` is the time, in nanoseconds
-/// since 1970.
+/// Lists the files of `selection`, which are in one tree, by the names they are copied under. `now_ns` is the
+/// time, in nanoseconds since 1970.
 pub(crate) fn tree(
     store: &Store,
     root: &Root,
@@ -63,17 +66,41 @@ pub(crate) fn tree(
     counts: &Counts<'_>,
     now_ns: i64,
 ) -> Result<Tree, HashError> {
-    let entries: Vec<(&Selected, &Entry)> =
-        selection.iter().flat_map(|source| source.entries.iter().map(move |entry| (source, entry))).collect();
-    let files: Vec<&Entry> = entries
+    let sources: Vec<(&Root, &Selected)> = selection.iter().map(|selected| (root, selected)).collect();
+    list(store, &sources, counts, now_ns)
+}
+
+/// The same for sources that each are in a tree of their own.
+pub(crate) fn tree_of(
+    store: &Store,
+    found: &[Found],
+    counts: &Counts<'_>,
+    now_ns: i64,
+) -> Result<Tree, HashError> {
+    let sources: Vec<(&Root, &Selected)> =
+        found.iter().map(|found| (&*found.root, &found.selected)).collect();
+    list(store, &sources, counts, now_ns)
+}
+
+fn list(
+    store: &Store,
+    sources: &[(&Root, &Selected)],
+    counts: &Counts<'_>,
+    now_ns: i64,
+) -> Result<Tree, HashError> {
+    let entries: Vec<(&Root, &Selected, &Entry)> = sources
         .iter()
-        .map(|(_, entry)| *entry)
-        .filter(|entry| entry.kind() == FileType::RegularFile)
+        .flat_map(|(root, source)| source.entries.iter().map(move |entry| (*root, *source, entry)))
         .collect();
-    let mut hashes = content_of(store, root, &files, now_ns)?.into_iter();
-    let is_only = selection.len() == 1;
+    let files: Vec<File<'_>> = entries
+        .iter()
+        .map(|(root, _, entry)| (*root, *entry))
+        .filter(|(_, entry)| entry.kind() == FileType::RegularFile)
+        .collect();
+    let mut hashes = content_of(store, &files, now_ns)?.into_iter();
+    let is_only = sources.len() == 1;
     let mut tree = Tree::new();
-    for (source, entry) in entries {
+    for (root, source, entry) in entries {
         let content = match entry.kind() {
             FileType::RegularFile => hashes.next().expect("one hash for every regular file"),
             FileType::Symlink => {
@@ -164,8 +191,8 @@ fn mode(entry: &Entry, counts: &Counts<'_>) -> u32 {
 }
 
 /// The digest of the content of each file, remembered or computed.
-fn content_of(store: &Store, root: &Root, files: &[&Entry], now_ns: i64) -> Result<Vec<Digest>, HashError> {
-    let stats: Vec<FileStat> = files.iter().map(|entry| file_stat(entry)).collect();
+fn content_of(store: &Store, files: &[File<'_>], now_ns: i64) -> Result<Vec<Digest>, HashError> {
+    let stats: Vec<FileStat> = files.iter().map(|(_, entry)| file_stat(entry)).collect();
     let known =
         store.file_hashes().find(&stats).map_err(while_doing("cannot look up the hashes of files"))?;
     let mut digests: Vec<Option<Digest>> =
@@ -174,7 +201,7 @@ fn content_of(store: &Store, root: &Root, files: &[&Entry], now_ns: i64) -> Resu
     if missing.is_empty() {
         return Ok(digests.into_iter().flatten().collect());
     }
-    let computed = hash_all(root, files, &missing)?;
+    let computed = hash_all(files, &missing)?;
     let mut learned = Vec::with_capacity(computed.len());
     for (index, digest) in computed {
         digests[index] = Some(digest);
@@ -198,14 +225,14 @@ fn file_stat(entry: &Entry) -> FileStat {
 }
 
 /// Reads the files at `indices`, on every processor.
-fn hash_all(root: &Root, files: &[&Entry], indices: &[usize]) -> Result<Vec<(usize, Digest)>, HashError> {
+fn hash_all(files: &[File<'_>], indices: &[usize]) -> Result<Vec<(usize, Digest)>, HashError> {
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::with_capacity(indices.len()));
     let failure = Mutex::new(None);
     let work = || {
         let mut buffer = vec![0; BUFFER_BYTES];
         while let Some(index) = indices.get(next.fetch_add(1, Ordering::Relaxed)) {
-            match hash_file(root, files[*index], &mut buffer) {
+            match hash_file(files[*index], &mut buffer) {
                 Ok(digest) => results.lock().expect("no reader panics").push((*index, digest)),
                 Err(error) => {
                     next.store(indices.len(), Ordering::Relaxed);
@@ -228,7 +255,7 @@ fn hash_all(root: &Root, files: &[&Entry], indices: &[usize]) -> Result<Vec<(usi
     }
 }
 
-fn hash_file(root: &Root, entry: &Entry, buffer: &mut [u8]) -> Result<Digest, HashError> {
+fn hash_file((root, entry): File<'_>, buffer: &mut [u8]) -> Result<Digest, HashError> {
     let mut file = root.open_file(&entry.path).map_err(|source| read_error(entry, source))?;
     let mut digester = Digester::sha256();
     loop {

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! context ─┐
-//! request ─┼─ lower ── plan: graph + configuration ── solver ── execute ┬─ select, hash, copy, unpack
-//! bases  ──┘            (scope, configure)              │               └─ run
-//!                                                     cache
+//! request ─┼─ lower ── plan: graph + configuration ── solver ── execute ┬─ gather: select, hash, copy, unpack
+//! bases  ──┘            (scope, configure)              │               ├─ remote: http, git
+//!                                                     cache             └─ run
 //! ```
 //! The Dockerfile is lowered first, base images being resolved on the way, since their environment decides
 //! what its variables mean. From then on every step is pure: the solver may skip it, run it beside others, or
@@ -24,13 +24,16 @@ mod error;
 mod event;
 mod execute;
 mod facts;
+mod gather;
 mod hash;
 mod history;
 mod log;
 mod lower;
 mod mount;
 mod owner;
+mod place;
 mod plan;
+mod remote;
 mod request;
 mod resolve;
 mod run;
@@ -51,7 +54,8 @@ pub use history::{
     StepRecord,
 };
 pub use log::{LogReader, Piece, StepLog};
-pub use request::{BuildRequest, DockerfileSource, SourceRequest, StepNetwork};
+pub use remote::SourceError;
+pub use request::{BuildRequest, ContextSource, DockerfileSource, SourceRequest, StepNetwork};
 pub use run::{
     CacheMountInfo, GatewayHosts, NetworkRequest, RemoveCacheMountError, RunError, cache_mounts,
     remove_cache_mount,

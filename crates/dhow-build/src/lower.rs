@@ -1,13 +1,16 @@
 //! From a Dockerfile to a graph: which stages the target needs, and what each instruction means there.
 
 mod base;
+mod contexts;
 mod files;
 mod mounts;
+mod remote;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use dhow_dockerfile::{ArgInstruction, CopyInstruction, Dockerfile, InstructionKind, Span};
+use dhow_image::Layout;
 use dhow_oci::{History, Platform, Reference};
 use dhow_solver::{CachePolicy, Graph, Site, Vertex, VertexId};
 
@@ -17,6 +20,8 @@ use crate::event::{StepId, StepInfo};
 use crate::plan::{BaseImage, Layer, Op, Plan, PlannedHistory, PlannedStage, PlannedStep, WorkdirOp};
 use crate::request::BuildRequest;
 use crate::scope::{Arguments, Declared, Scope};
+
+pub(crate) use contexts::NamedContext;
 
 /// What BuildKit writes into the history of images, and tools look for.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
@@ -36,6 +41,9 @@ pub(crate) struct Source<'a> {
 pub(crate) trait World {
     /// An image to build upon, pulled if it is not here.
     fn base(&self, reference: &Reference, platform: &Platform) -> Result<BaseImage, StepError>;
+
+    /// An image in a layout on this machine.
+    fn layout(&self, layout: &Layout, platform: &Platform) -> Result<BaseImage, StepError>;
 
     /// Whether the build context has a file of this name.
     fn context_has(&self, name: &str) -> bool;
@@ -64,6 +72,9 @@ pub(crate) fn lower(
         steps: Vec::new(),
         stages: vec![None; source.dockerfile.stages.len()],
         images: BTreeMap::new(),
+        named: NamedContext::parse_all(&request.sources.named)?,
+        context_ends: BTreeMap::new(),
+        open_stages: BTreeSet::new(),
     };
     lowering.globals()?;
     let target = lowering.target()?;
@@ -117,6 +128,11 @@ struct Lowering<'a> {
     stages: Vec<Option<StageEnd>>,
     /// Images that `COPY --from` names, by reference.
     images: BTreeMap<String, VertexId>,
+    /// What stands in for stages and images, by name.
+    named: BTreeMap<String, NamedContext>,
+    context_ends: BTreeMap<String, StageEnd>,
+    /// Stages being lowered, each for the sake of the one before.
+    open_stages: BTreeSet<usize>,
 }
 
 #[derive(Clone)]
@@ -197,6 +213,9 @@ impl Lowering<'_> {
                 continue;
             }
             let stage = &self.source.dockerfile.stages[index];
+            if self.replacement(index).is_some() {
+                continue;
+            }
             // A base that cannot be expanded fails when the stage is lowered.
             let base = self.expand_global(&stage.base, stage.span).unwrap_or_default();
             open.extend(self.earlier_stage(&base, index));
@@ -221,7 +240,9 @@ impl Lowering<'_> {
         if let Some(end) = &self.stages[index] {
             return Ok(end.clone());
         }
+        self.open_stages.insert(index);
         let end = self.stage(index)?;
+        self.open_stages.remove(&index);
         self.stages[index] = Some(end.clone());
         Ok(end)
     }
@@ -241,6 +262,9 @@ impl Lowering<'_> {
 
     fn stage(&mut self, index: usize) -> Result<StageEnd, BuildError> {
         let stage = &self.source.dockerfile.stages[index];
+        if let Some(name) = self.replacement(index) {
+            return self.context_end(&name, stage.span);
+        }
         let base = self.expand_global(&stage.base, stage.span)?;
         let (end, triggers) = self.from(index, stage, &base)?;
         let count = 1 + triggers.len() + stage.instructions.len();
@@ -257,6 +281,11 @@ impl Lowering<'_> {
             self.instruction(&mut current, &instruction.kind, &at)?;
         }
         Ok(current.end)
+    }
+
+    /// The named context that stands in for a whole stage.
+    fn replacement(&self, index: usize) -> Option<String> {
+        self.named(self.source.dockerfile.stages[index].name.as_deref()?)
     }
 
     fn reference(&self, text: &str, span: Span) -> Result<Reference, BuildError> {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::chmod::Chmod;
 use crate::event::StepInfo;
 use crate::mount::RunMount;
+use crate::remote::{GitSource, HttpSource};
 use crate::request::StepNetwork;
 
 /// A layer that is unpacked in the store.
@@ -24,6 +25,18 @@ pub(crate) struct Layer {
     pub size_bytes: u64,
     /// The snapshot that holds it.
     pub snapshot: String,
+}
+
+impl Layer {
+    /// A layer that was just made.
+    pub(crate) fn of(frozen: &dhow_image::FrozenLayer) -> Layer {
+        Layer {
+            diff_id: frozen.diff_id,
+            content: frozen.content,
+            size_bytes: frozen.size_bytes,
+            snapshot: dhow_image::snapshot_name(&frozen.diff_id).to_string(),
+        }
+    }
 }
 
 /// An image to build upon.
@@ -44,6 +57,10 @@ pub(crate) enum Op {
     Copy(CopyOp),
     /// Makes a directory.
     Workdir(WorkdirOp),
+    /// Gets a file by HTTP.
+    Fetch(HttpSource),
+    /// Gets the files of a commit.
+    CheckOut(GitSource),
 }
 
 #[derive(Clone, Debug)]
@@ -93,8 +110,7 @@ pub(crate) struct EnvVar {
 #[derive(Clone, Debug)]
 pub(crate) struct CopyOp {
     pub from: CopyFrom,
-    /// As written, variables expanded.
-    pub sources: Vec<String>,
+    pub sources: Vec<CopySource>,
     /// Files given in the Dockerfile: name and content.
     pub inline: Vec<(String, String)>,
     /// Absolute; ends in a slash if it must be a directory.
@@ -108,8 +124,19 @@ pub(crate) struct CopyOp {
     pub is_add: bool,
     /// Whether local archives are unpacked.
     pub unpack: bool,
+    /// Whether archives that come by HTTP are.
+    pub unpack_fetched: bool,
     /// Whether the files go into a layer that does not depend on those below.
     pub link: bool,
+}
+
+/// One source of a `COPY`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CopySource {
+    /// A path or pattern as written, variables expanded.
+    Path(String),
+    /// What another vertex got: the input with this number.
+    Input(usize),
 }
 
 /// Where a `COPY` reads.
@@ -117,7 +144,9 @@ pub(crate) struct CopyOp {
 pub(crate) enum CopyFrom {
     /// The build context.
     Context,
-    /// The last input of the vertex; the text names it for people.
+    /// The folder that was given this name.
+    Named(String),
+    /// The second input of the vertex; the text names it for people.
     Stage(String),
 }
 

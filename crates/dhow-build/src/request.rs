@@ -1,17 +1,21 @@
 use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use dhow_oci::{Platform, Reference};
 
+use crate::remote::{GitSource, HttpSource, WrittenBy, is_http};
 use crate::run_options::RunOptions;
 use crate::select::Modes;
 
 /// What to build, and how.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
-    /// The folder that `COPY` and `ADD` read from.
-    pub context: PathBuf,
+    /// What `COPY` and `ADD` read from.
+    pub context: ContextSource,
     /// Where the instructions are.
     pub dockerfile: DockerfileSource,
     /// Names the image gets.
@@ -45,13 +49,54 @@ pub struct BuildRequest {
 pub struct SourceRequest {
     /// What the modes of files in folders to build from are taken to be.
     pub modes: Modes,
+    /// More contexts by name: a folder, `docker-image://`, `oci-layout://`, `target:`, or the URL of a repository
+    /// or of a file or archive.
+    pub named: BTreeMap<String, String>,
+}
+
+/// Where a build context is.
+#[derive(Clone, Debug)]
+pub enum ContextSource {
+    /// A folder, read where it lies.
+    Folder(PathBuf),
+    /// A tar archive, compressed or not, or a Dockerfile without a context, to be read from here.
+    Stream(Arc<File>),
+    /// The URL of a repository, of an archive, or of a Dockerfile without a context.
+    Url(String),
+}
+
+impl From<PathBuf> for ContextSource {
+    fn from(folder: PathBuf) -> ContextSource {
+        ContextSource::Folder(folder)
+    }
+}
+
+impl fmt::Display for ContextSource {
+    /// For people: of a URL nothing that may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ContextSource::Folder(folder) => folder.display().fmt(f),
+            ContextSource::Stream(_) => f.write_str("-"),
+            ContextSource::Url(url) => match GitSource::parse(url, WrittenBy::User) {
+                Some(Ok(source)) => source.fmt(f),
+                _ => f.write_str(&HttpSource { url: url.clone(), checksum: None }.shown()),
+            },
+        }
+    }
+}
+
+impl ContextSource {
+    /// Whether the text is the URL of a context and not a folder.
+    pub fn is_url(text: &str) -> bool {
+        is_http(text) || GitSource::parse(text, WrittenBy::User).is_some()
+    }
 }
 
 impl BuildRequest {
     /// The whole of the default Dockerfile of a folder, one step at a time.
-    pub fn new(context: PathBuf) -> BuildRequest {
+    pub fn new(context: impl Into<ContextSource>) -> BuildRequest {
         BuildRequest {
-            context,
+            context: context.into(),
             dockerfile: DockerfileSource::Default,
             names: Vec::new(),
             build_args: BTreeMap::new(),
@@ -84,8 +129,10 @@ impl BuildRequest {
 pub enum DockerfileSource {
     /// `Dockerfile` in the context, or `dockerfile` if that is not there.
     Default,
-    /// This file.
+    /// This file; in a context that is no folder of this machine, the file of this name there.
     File(PathBuf),
+    /// What is at this URL.
+    Url(String),
     /// These instructions (`-f -`).
     Text(String),
 }

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dhow_dockerfile::{IgnoreRules, IgnoreState, glob};
 use dhow_sys::beneath::Root;
@@ -72,6 +73,14 @@ impl Selected {
     pub(crate) fn is_dir(&self) -> bool {
         self.keeps_parents || self.entries[0].kind() == FileType::Directory
     }
+}
+
+/// A source that was found, with the tree it is in.
+pub(crate) struct Found {
+    pub root: Arc<Root>,
+    pub selected: Selected,
+    /// Whether it is unpacked if it is an archive.
+    pub unpack: bool,
 }
 
 /// One file of a selection.
@@ -180,7 +189,8 @@ impl Source<'_> {
         self.select_one(&clean(&path.to_string_lossy()), place)
     }
 
-    fn select_one(&self, path: &Path, place: &str) -> Result<Selected, SelectError> {
+    /// Finds what `path` names, which is no pattern.
+    pub(crate) fn select_one(&self, path: &Path, place: &str) -> Result<Selected, SelectError> {
         let real = resolve(self.root, path).map_err(io_error(path))?;
         let (state, rule) = self.judge(&real);
         let not_found =

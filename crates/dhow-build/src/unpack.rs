@@ -1,9 +1,10 @@
-//! `ADD` of a local archive.
+//! Archives, as `ADD` and contexts unpack them.
 
-use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
-use std::path::Path;
+use std::cell::Cell;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
 
-use dhow_layer::{ApplyOptions, Whiteouts, apply};
+use dhow_layer::{ApplyOptions, Limits, Whiteouts, apply};
 use dhow_sys::beneath::Root;
 use rustix::fs::FileType;
 
@@ -15,6 +16,17 @@ use crate::select::{Selected, Source};
 const HEADER_BYTES: usize = 512;
 const CHECKSUM: std::ops::Range<usize> = 148..156;
 const BUFFER_BYTES: usize = 256 * 1024;
+/// Enough to tell every kind of compression.
+const MAGIC_BYTES: u64 = 8;
+/// Files that an archive may hold.
+const ENTRIES_MAX: u64 = 4_000_000;
+/// Bytes that its files may have together, holes included.
+const UNPACKED_BYTES_MAX: u64 = 256 << 30;
+/// How many times larger than itself it may become. Sources become four times larger, and nothing but one
+/// letter over and over a thousand times.
+const UNPACKED_RATIO_MAX: u64 = 250;
+/// Up to here the ratio does no harm.
+const UNPACKED_BYTES_FREE: u64 = 256 << 20;
 
 /// How an archive is compressed.
 enum Packing {
@@ -36,8 +48,14 @@ fn packing(head: &[u8]) -> Packing {
 }
 
 fn read_error(source: &Selected) -> impl FnOnce(io::Error) -> StepError + '_ {
-    let path = source.entries[0].path.clone();
+    let path = shown(source);
     move |source| StepError::Copy { instruction: "ADD", source: CopyError::Read { path, source } }
+}
+
+/// What a source is called: where it is, or, where that says nothing, its name.
+fn shown(source: &Selected) -> PathBuf {
+    let path = &source.entries[0].path;
+    if path.file_name() == Some(&source.name) { path.clone() } else { PathBuf::from(&source.name) }
 }
 
 /// Whether a file is a tar archive, compressed or not. Its content says so, not its name.
@@ -46,15 +64,20 @@ pub(crate) fn is_archive(root: &Root, source: &Selected) -> Result<bool, StepErr
         return Ok(false);
     }
     let file = root.open_file(&source.entries[0].path).map_err(read_error(source))?;
+    is_tar(file).map_err(read_error(source))
+}
+
+/// Whether what comes is a tar, compressed or not. Something that only begins like a compressed file is none.
+pub(crate) fn is_tar(packed: impl Read + 'static) -> io::Result<bool> {
     let mut head = Vec::new();
-    match open(file) {
-        // Something that only begins like a compressed file is an ordinary file.
-        Ok(mut stream) => match stream.by_ref().take(HEADER_BYTES as u64).read_to_end(&mut head) {
-            Ok(_) => Ok(is_tar_header(&head)),
-            Err(_) => Ok(false),
-        },
-        Err(error) => Err(read_error(source)(error)),
-    }
+    let read = open(packed)?.take(HEADER_BYTES as u64).read_to_end(&mut head);
+    Ok(read.is_ok() && is_tar_header(&head))
+}
+
+/// Whether a stream that begins so is an archive. Of a compressed one too little is there to be sure, but
+/// nothing else begins like one.
+pub(crate) fn begins_archive(head: &[u8]) -> bool {
+    !matches!(packing(head), Packing::Plain) || head.get(..HEADER_BYTES).is_some_and(is_tar_header)
 }
 
 /// A header of any kind of tar, the oldest of which have no magic, adds up to its checksum.
@@ -69,25 +92,72 @@ fn is_tar_header(head: &[u8]) -> bool {
     i64::from_str_radix(text, 8).is_ok_and(|said| sums.contains(&said))
 }
 
-/// The uncompressed content of a file.
-fn open(mut file: std::fs::File) -> io::Result<Box<dyn Read>> {
-    let mut head = [0; 8];
-    let mut filled = 0;
-    while filled < head.len() {
-        match file.read(&mut head[filled..])? {
-            0 => break,
-            count => filled += count,
-        }
-    }
-    file.seek(SeekFrom::Start(0))?;
-    let file = BufReader::with_capacity(BUFFER_BYTES, file);
-    Ok(match packing(&head[..filled]) {
-        Packing::Plain => Box::new(file),
-        Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-        Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(file)),
-        Packing::Xz => Box::new(lzma_rust2::XzReader::new(file, true)),
-        Packing::Zstd => Box::new(zstd::Decoder::with_buffer(file)?),
+/// The uncompressed content of what comes.
+fn open<'r>(mut packed: impl Read + 'r) -> io::Result<Box<dyn Read + 'r>> {
+    let mut head = Vec::new();
+    packed.by_ref().take(MAGIC_BYTES).read_to_end(&mut head)?;
+    let packing = packing(&head);
+    let packed = BufReader::with_capacity(BUFFER_BYTES, io::Cursor::new(head).chain(packed));
+    Ok(match packing {
+        Packing::Plain => Box::new(packed),
+        Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
+        Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
+        Packing::Xz => Box::new(lzma_rust2::XzReader::new(packed, true)),
+        Packing::Zstd => Box::new(zstd::Decoder::with_buffer(packed)?),
     })
+}
+
+/// Counts what is read.
+struct Counted<'c, R> {
+    inner: R,
+    bytes: &'c Cell<u64>,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(out)?;
+        self.bytes.set(self.bytes.get() + count as u64);
+        Ok(count)
+    }
+}
+
+/// Ends a stream that grows out of all proportion to what it is made of.
+struct Bounded<'c, R> {
+    inner: R,
+    packed_bytes: &'c Cell<u64>,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Bounded<'_, R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(out)?;
+        self.bytes += count as u64;
+        let ratio = self.bytes / self.packed_bytes.get().max(1);
+        if self.bytes > UNPACKED_BYTES_FREE && ratio > UNPACKED_RATIO_MAX {
+            let why =
+                format!("it unpacks to more than {UNPACKED_RATIO_MAX} times its size (UNPACKED_RATIO_MAX)");
+            return Err(io::Error::other(why));
+        }
+        Ok(count)
+    }
+}
+
+/// Unpacks an archive, compressed or not, into the folder `target`. Entries cannot reach out of it, and it
+/// cannot become much larger than what it is made of.
+pub(crate) fn unpack_into(
+    packed: impl Read,
+    target: &Path,
+    options: ApplyOptions,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let packed_bytes = Cell::new(0);
+    let stream = open(Counted { inner: packed, bytes: &packed_bytes })?;
+    let stream = Bounded { inner: stream, packed_bytes: &packed_bytes, bytes: 0 };
+    let stream = BufReader::with_capacity(BUFFER_BYTES, stream);
+    // In an archive a name that begins with `.wh.` is a name.
+    let limits = Limits { entries_max: ENTRIES_MAX, size_bytes_max: UNPACKED_BYTES_MAX };
+    let options = ApplyOptions { whiteouts: Whiteouts::Literal, limits, ..options };
+    apply(stream, target, &options)?;
+    Ok(())
 }
 
 /// Unpacks an archive into the empty folder `aside` and copies what came out of it to `dest`. Nothing in the
@@ -101,17 +171,12 @@ pub(crate) fn unpack(
     dest: &str,
     options: &CopyOptions,
 ) -> Result<(), StepError> {
-    let path = archive.entries[0].path.clone();
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| StepError::Unpack {
-        archive: path.clone(),
+        archive: shown(archive),
         source,
     };
-    let file = from.open_file(&path).map_err(read_error(archive))?;
-    let stream = open(file).map_err(read_error(archive))?;
-    let stream = BufReader::with_capacity(BUFFER_BYTES, stream);
-    // In an archive a name that begins with `.wh.` is a name.
-    let apply_options = ApplyOptions { whiteouts: Whiteouts::Literal, ..apply_options };
-    apply(stream, aside, &apply_options).map_err(|error| failed(error.into()))?;
+    let file = from.open_file(&archive.entries[0].path).map_err(read_error(archive))?;
+    unpack_into(file, aside, apply_options).map_err(failed)?;
     let unpacked = Root::open(aside).map_err(|error| failed(error.into()))?;
     let everything = Source::whole(&unpacked);
     let found = everything.select(".", "archive").map_err(|error| failed(error.into()))?;

@@ -6,9 +6,9 @@ use dhow_dockerfile::Diagnostic;
 use dhow_runtime::{ExecStreams, ExitStatus};
 
 pub use dhow_build::{
-    BuildError, BuildEvent, BuildRecord, BuildRequest, Built, DockerfileSource, FindBuildError,
-    FindStepError, History, LogReader, Modes, SourceRequest, StepId, StepInfo, StepLog, StepNetwork,
-    StepOutcome, StepRecord, StepResult, StoreFailure, Stream,
+    BuildError, BuildEvent, BuildRecord, BuildRequest, Built, ContextSource, DockerfileSource,
+    FindBuildError, FindStepError, History, LogReader, Modes, SourceRequest, StepId, StepInfo, StepLog,
+    StepNetwork, StepOutcome, StepRecord, StepResult, StoreFailure, Stream,
 };
 pub use dhow_build::{
     CacheMountInfo, DebugError, DebugRequest, DebugStep, Entitlements, RemoveCacheMountError, Resources,

@@ -21,9 +21,10 @@ use dhow_snapshot::{OverlaySnapshotter, SnapshotError};
 use dhow_store::{OpenError, Store};
 
 pub use build::{
-    BuildError, BuildEvent, BuildRecord, BuildRequest, Built, Cause, Change, DockerfileSource, FactKind,
-    FindBuildError, FindStepError, History, LogReader, MissReason, Modes, SourceRequest, StepChange, StepId,
-    StepInfo, StepLog, StepNetwork, StepOutcome, StepRecord, StepResult, StoreFailure, Stream, render,
+    BuildError, BuildEvent, BuildRecord, BuildRequest, Built, Cause, Change, ContextSource, DockerfileSource,
+    FactKind, FindBuildError, FindStepError, History, LogReader, MissReason, Modes, SourceRequest,
+    StepChange, StepId, StepInfo, StepLog, StepNetwork, StepOutcome, StepRecord, StepResult, StoreFailure,
+    Stream, render,
 };
 pub use build::{
     CacheMountInfo, DebugError, DebugRequest, DebugStep, Entitlements, RemoveCacheMountError, Resources,

@@ -130,7 +130,7 @@ impl Recorder {
             started_us: self.started.as_microsecond(),
             ended_us: (self.clock)().as_microsecond(),
             request: RecordedRequest {
-                context: request.context.display().to_string(),
+                context: request.context.to_string(),
                 dockerfile,
                 identity,
                 target: request.target.clone(),

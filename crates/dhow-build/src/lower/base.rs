@@ -16,9 +16,15 @@ impl Lowering<'_> {
         stage: &Stage,
         base: &str,
     ) -> Result<(StageEnd, Vec<(String, InstructionKind)>), BuildError> {
-        if let Some(earlier) = self.earlier_stage(base, index) {
-            let mut end = self.stage_end(earlier)?;
-            let triggers = std::mem::take(&mut end.planned.config.config.on_build);
+        let own = match self.named(base) {
+            Some(context) => Some(self.context_end(&context, stage.span)?),
+            None => match self.earlier_stage(base, index) {
+                Some(earlier) => Some(self.stage_end(earlier)?),
+                None => None,
+            },
+        };
+        if let Some(mut end) = own {
+            let triggers = start_from(&mut end.planned.config);
             return Ok((end, self.triggers(stage.span, &triggers)?));
         }
         let platform = match &stage.platform {
@@ -43,18 +49,7 @@ impl Lowering<'_> {
         let history = history.collect();
         let mut config = image.config;
         let vertex = self.base_vertex(base, image.layers, config.created.clone());
-        let triggers = std::mem::take(&mut config.config.on_build);
-        if config.config.env_value("PATH").is_none() {
-            config.config.set_env("PATH", DEFAULT_PATH);
-        }
-        if config.config.working_dir.is_empty() {
-            config.config.working_dir = "/".to_owned();
-        }
-        // An image that is built on another is nobody else's work.
-        config.other.remove("id");
-        config.other.remove("parent");
-        config.other.remove("container");
-        config.other.remove("container_config");
+        let triggers = start_from(&mut config);
         let planned = PlannedStage { base: vertex, vertex, config, history };
         let triggers = self.triggers(stage.span, &triggers)?;
         Ok((StageEnd { planned, declared: Declared::default() }, triggers))
@@ -76,4 +71,19 @@ impl Lowering<'_> {
         }
         Ok(instructions)
     }
+}
+
+/// Makes the configuration of an image one to build upon, and takes the triggers out of it.
+fn start_from(config: &mut ImageConfig) -> Vec<String> {
+    if config.config.env_value("PATH").is_none() {
+        config.config.set_env("PATH", DEFAULT_PATH);
+    }
+    if config.config.working_dir.is_empty() {
+        config.config.working_dir = "/".to_owned();
+    }
+    // An image that is built on another is nobody else's work.
+    for own in ["id", "parent", "container", "container_config"] {
+        config.other.remove(own);
+    }
+    std::mem::take(&mut config.config.on_build)
 }

@@ -7,7 +7,7 @@ use super::{Current, Lowering, Written, layer_history};
 use crate::chmod::Chmod;
 use crate::configure;
 use crate::error::{BuildError, StepError};
-use crate::plan::{CopyFrom, CopyOp, Op};
+use crate::plan::{CopyFrom, CopyOp, CopySource, Op};
 
 impl Lowering<'_> {
     pub(super) fn copy(
@@ -18,12 +18,15 @@ impl Lowering<'_> {
     ) -> Result<(), BuildError> {
         let (from, input) = match &copy.from {
             None => (CopyFrom::Context, None),
-            Some(name) => {
-                let vertex = self.copy_source(current.index, at.span, name)?;
-                (CopyFrom::Stage(name.clone()), Some(vertex))
-            }
+            Some(name) => match self.named_folder(name) {
+                Some(folder) => (CopyFrom::Named(folder), None),
+                None => {
+                    let vertex = self.copy_source(current.index, at.span, name)?;
+                    (CopyFrom::Stage(name.clone()), Some(vertex))
+                }
+            },
         };
-        let reading = Reading { from, input, parents: copy.parents, is_add: false, unpack: false };
+        let reading = Reading { from, input, parents: copy.parents, add: None };
         self.files(current, &copy.files, reading, at)
     }
 
@@ -33,16 +36,7 @@ impl Lowering<'_> {
         add: &AddInstruction,
         at: &Written<'_>,
     ) -> Result<(), BuildError> {
-        self.refuse(at.span, add.checksum.is_some(), "ADD --checksum")?;
-        self.refuse(at.span, add.keep_git_dir.is_some(), "ADD --keep-git-dir")?;
-        for source in &add.files.sources {
-            let source = self.expand(current, at.span, source)?;
-            let is_remote =
-                ["http://", "https://", "git@", "git://", "ssh://"].iter().any(|p| source.starts_with(p));
-            self.refuse(at.span, is_remote, &format!("ADD of the remote source {source}"))?;
-        }
-        let unpack = add.unpack.unwrap_or(true);
-        let reading = Reading { from: CopyFrom::Context, input: None, parents: false, is_add: true, unpack };
+        let reading = Reading { from: CopyFrom::Context, input: None, parents: false, add: Some(add) };
         self.files(current, &add.files, reading, at)
     }
 
@@ -52,6 +46,9 @@ impl Lowering<'_> {
         span: Span,
         name: &str,
     ) -> Result<VertexId, BuildError> {
+        if let Some(context) = self.named(name) {
+            return Ok(self.context_end(&context, span)?.planned.vertex);
+        }
         if let Some(earlier) = self.stage_for_copy(name, index) {
             return Ok(self.stage_end(earlier)?.planned.vertex);
         }
@@ -77,11 +74,11 @@ impl Lowering<'_> {
         &mut self,
         current: &mut Current,
         files: &FileCopy,
-        reading: Reading,
+        reading: Reading<'_>,
         at: &Written<'_>,
     ) -> Result<(), BuildError> {
-        let name = if reading.is_add { "ADD" } else { "COPY" };
-        let Reading { from, input, parents, is_add, unpack } = reading;
+        let Reading { from, input, parents, add } = reading;
+        let name = if add.is_some() { "ADD" } else { "COPY" };
         let (mut sources, mut dest) = (&files.sources, &files.dest);
         if let Some(comment) = &files.trailing_comment
             && from == CopyFrom::Context
@@ -106,27 +103,50 @@ impl Lowering<'_> {
             let needs_below = chmod.is_some() || chown.as_deref().is_some_and(has_names);
             Ok(CopyOp {
                 from,
-                sources: sources.iter().map(&expand).collect::<Result<_, StepError>>()?,
+                sources: Vec::new(),
                 inline: inline.collect::<Result<_, StepError>>()?,
                 dest: destination(&scope.config.config.working_dir, &dest),
                 chown,
                 chmod: chmod.map(|text| Chmod::parse(&text).map_err(StepError::Invalid)).transpose()?,
                 excludes: files.excludes.iter().map(&expand).collect::<Result<_, StepError>>()?,
                 parents,
-                is_add,
-                unpack,
+                is_add: add.is_some(),
+                unpack: add.is_some_and(|add| add.unpack.unwrap_or(true)),
+                unpack_fetched: add.is_some_and(|add| add.unpack == Some(true)),
                 link: files.link && !needs_below,
             })
         })();
-        let op = made.map_err(|cause| self.fail(at.span, cause))?;
-        let shown: Vec<&str> = op
-            .sources
+        let written = sources.iter().map(&expand).collect::<Result<Vec<String>, StepError>>();
+        let mut op: CopyOp = made.map_err(|cause| self.fail(at.span, cause))?;
+        let written = written.map_err(|cause| self.fail(at.span, cause))?;
+        let shown: Vec<&str> = written
             .iter()
             .map(String::as_str)
             .chain(op.inline.iter().map(|(name, _)| name.as_str()))
             .collect();
         let created_by = format!("{name} {} {dest} # buildkit", shown.join(" "));
-        let inputs = [current.end.planned.vertex].into_iter().chain(input).collect();
+        let mut inputs: Vec<VertexId> = [current.end.planned.vertex].into_iter().chain(input).collect();
+        for source in written {
+            let got = self.remote_source(&op.from, &source, add, at)?;
+            op.sources.push(match got {
+                Some(vertex) => {
+                    inputs.push(vertex);
+                    CopySource::Input(inputs.len() - 1)
+                }
+                None => CopySource::Path(source),
+            });
+        }
+        if let Some(checksum) = add.and_then(|add| add.checksum.as_ref())
+            && !matches!(op.sources[..], [CopySource::Input(_)])
+        {
+            let what = if op.sources.len() == 1 {
+                "requires HTTP(S) or Git sources"
+            } else {
+                "can't be specified for multiple sources"
+            };
+            let message = format!("checksum {what} (--checksum={checksum})");
+            return Err(self.fail(at.span, StepError::Invalid(message)));
+        }
         let vertex = self.vertex(current, Op::Copy(op), inputs, at.text);
         self.step(current, at, Some(vertex), Some(layer_history(created_by)));
         Ok(())
@@ -134,12 +154,11 @@ impl Lowering<'_> {
 }
 
 /// Where a `COPY` or `ADD` reads, and what is particular to the one or the other.
-struct Reading {
+struct Reading<'a> {
     from: CopyFrom,
     input: Option<VertexId>,
     parents: bool,
-    is_add: bool,
-    unpack: bool,
+    add: Option<&'a AddInstruction>,
 }
 
 /// Whether `user[:group]` is not all numbers.

@@ -8,6 +8,7 @@ use dhow_oci::ImageConfig;
 use expect_test::{Expect, expect};
 
 use super::*;
+use crate::plan::CopySource;
 
 mod run;
 
@@ -25,6 +26,10 @@ impl World for Images {
                 vec!["COPY --from=first /out /in".to_owned(), "ENV TRIGGERED=1".to_owned()];
         }
         Ok(BaseImage { config, layers: Vec::new() })
+    }
+
+    fn layout(&self, _: &Layout, platform: &Platform) -> Result<BaseImage, StepError> {
+        Ok(BaseImage { config: ImageConfig::scratch(platform), layers: Vec::new() })
     }
 
     fn context_has(&self, _: &str) -> bool {
@@ -83,6 +88,8 @@ fn show(plan: &Plan) -> String {
 fn describe(op: &Op) -> String {
     match op {
         Op::Base { .. } => "base".to_owned(),
+        Op::Fetch(source) => format!("fetch {}", source.shown()),
+        Op::CheckOut(source) => format!("check out {source}"),
         Op::Workdir(workdir) => format!("mkdir {} for {:?}", workdir.path, workdir.user),
         Op::Run(run) => {
             let env = run.env.iter().skip(1).map(|var| format!("{}={} ", var.name, var.value));
@@ -92,7 +99,13 @@ fn describe(op: &Op) -> String {
             let inline: Vec<String> =
                 copy.inline.iter().map(|(name, text)| format!("<<{name} {text:?}")).collect();
             let link = if copy.link { " linked" } else { "" };
-            format!("{:?} {:?}{} to {}{link}", copy.from, copy.sources, inline.join(" "), copy.dest)
+            let show = |source: &CopySource| match source {
+                CopySource::Path(path) => format!("{path:?}"),
+                CopySource::Input(number) => format!("input {number}"),
+            };
+            let paths: Vec<String> = copy.sources.iter().map(show).collect();
+            let paths = paths.join(", ");
+            format!("{:?} [{paths}]{} to {}{link}", copy.from, inline.join(" "), copy.dest)
         }
     }
 }
@@ -296,9 +309,21 @@ fn what_cannot_be_planned_says_why() {
         ("FROM base AS a\nCOPY --from=a / /\n", "error invalid from flag value a"),
         ("FROM base\nCOPY --from=1 / /\n", "error invalid from flag value 1"),
         ("FROM $NONE\n", "error base name should not be blank"),
+        ("FROM base\nCOPY https://example.com/x /\n", "error source can't be a URL for COPY"),
+        ("FROM base\nCOPY https://example.com/x.git /\n", "error source can't be a git ref for COPY"),
         (
-            "FROM base\nADD https://example.com/x /\n",
-            "error ADD of the remote source https://example.com/x is not",
+            "FROM base\nADD https://example.com/x.git?what=1 /\n",
+            "error https://example.com/x.git: unexpected",
+        ),
+        (
+            "FROM base\nADD --checksum=sha256:1 https://example.com/x /\n",
+            "error invalid checksum \"sha256:1\"",
+        ),
+        ("FROM base\nADD --checksum=1234567 a /\n", "error checksum requires HTTP(S) or Git sources"),
+        ("FROM base\nADD --checksum=1234567 a b /\n", "error checksum can't be specified for multiple"),
+        (
+            "FROM base\nADD --keep-git-dir=false https://h/x.git?keep-git-dir=1 /\n",
+            "error inconsistent keep-git-dir configuration",
         ),
         ("FROM base\nCOPY --chmod=888 a /\n", "error invalid chmod parameter: '888'"),
         ("FROM base\nCOPY ${X:?wanted} /\n", "error failed to process \"${X:?wanted}\": X: wanted"),
@@ -306,4 +331,43 @@ fn what_cannot_be_planned_says_why() {
         let told = plan(text, |_| {});
         assert!(told.starts_with(why), "{text}: {told}");
     }
+}
+
+#[test]
+fn what_is_elsewhere_is_got_by_vertices_of_its_own() {
+    check(
+        "FROM base\nADD a https://h/f.tar https://h/r.git#v1:sub /d/\nADD --link https://h/f.tar /e\n",
+        expect![[r#"
+            stage-0 1/3  0()  base
+            stage-0 2/3  3(0,1,2)  Context ["a", input 1, input 2] to /d/
+            stage-0 3/3  5(3,4)  Context [input 1] to /e linked
+            image env [] cwd / cmd Some(["base-cmd"])
+        "#]],
+    );
+}
+
+#[test]
+fn a_named_context_stands_in_for_stages_images_and_sources() {
+    let text = "FROM base AS tools\nRUN never\nFROM other:latest\nCOPY --from=tools /t /t\nCOPY --from=files f /f\n\
+                COPY --from=late /l /l\nFROM base AS last\nRUN last\n";
+    expect![[r#"
+        stage-1 1/4  1()  check out https://h/r.git
+        stage-1 2/4  2(1,0)  Stage("tools") ["/t"] to /t
+        stage-1 3/4  3(2)  Named("files") ["f"] to /f
+        stage-1 4/4  6(3,5)  Stage("late") ["/l"] to /l
+        last 1/2  4()  base
+        last 2/2  5(4)  ["/bin/sh", "-c", "last"] in /
+        image env [] cwd / cmd None
+    "#]]
+    .assert_eq(&plan(text, |request| {
+        request.target = Some("1".to_owned());
+        request.sources.named = [
+            ("tools", "docker-image://busybox"),
+            ("docker.io/library/other", "https://h/r.git"),
+            ("files", "/some/where"),
+            ("late", "target:last"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    }));
 }

@@ -1,12 +1,11 @@
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dhow_engine::{BuildEvent, BuildRecord, BuildRequest, Built, DockerfileSource, Engine, StepNetwork};
+use dhow_engine::{BuildEvent, BuildRecord, BuildRequest, Built, Engine, StepNetwork};
 use dhow_oci::{Platform, Reference};
 
 use clap::ArgAction;
@@ -15,25 +14,24 @@ use super::build_proxies::add_proxies;
 use super::build_run_flags::BuildRunFlags;
 use super::build_why::WhyArgs;
 use super::explain;
-use crate::commands::build_sources::SourceArgs;
+use crate::commands::build_sources::{self, SourceArgs};
 use crate::error::CliError;
 use crate::progress::{self, Progress, ProgressMode};
 use crate::ui::Ui;
 
-/// The largest Dockerfile read from standard input.
-const DOCKERFILE_BYTES_MAX: u64 = 16 << 20;
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
 
 /// Build an image from a Dockerfile
 #[derive(clap::Args, Debug)]
 pub(crate) struct BuildArgs {
-    /// Folder with the files to build from
-    #[arg(value_name = "PATH")]
+    /// Folder with the files to build from, URL of a git repository or archive, or `-` for an archive or a
+    /// Dockerfile from standard input
+    #[arg(value_name = "PATH|URL|-")]
     context: Option<PathBuf>,
     /// Name and optionally a tag for the image (can be repeated)
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
     tags: Vec<String>,
-    /// Dockerfile to read, or `-` for standard input [default: PATH/Dockerfile]
+    /// Dockerfile to read, its URL, or `-` for standard input [default: PATH/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Value for an ARG; without a value it is taken from the environment (can be repeated)
@@ -188,21 +186,8 @@ fn references(tags: &[String]) -> Result<Vec<Reference>, CliError> {
 }
 
 fn request(args: BuildArgs, names: Vec<Reference>) -> Result<BuildRequest, CliError> {
-    let Some(context) = args.context else {
-        return Err(CliError::new("`dhow build` requires 1 argument: the folder to build from")
-            .hint("to build the current folder, write `dhow build .`"));
-    };
-    let text = context.to_string_lossy();
-    if text == "-" || text.starts_with("http://") || text.starts_with("https://") || text.starts_with("git@")
-    {
-        return Err(CliError::new(format!("building from {text} is not supported yet"))
-            .hint("put the files into a folder and give its path"));
-    }
-    let dockerfile = match args.file {
-        None => DockerfileSource::Default,
-        Some(path) if path.as_os_str() == "-" => DockerfileSource::Text(read_stdin()?),
-        Some(path) => DockerfileSource::File(path),
-    };
+    let context = build_sources::context(args.context)?;
+    let dockerfile = build_sources::dockerfile(args.file, &context)?;
     let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
     // Step N/M only makes sense one after the other.
     let jobs = if args.progress == ProgressMode::Classic { NonZeroUsize::MIN } else { jobs };
@@ -223,19 +208,9 @@ fn request(args: BuildArgs, names: Vec<Reference>) -> Result<BuildRequest, CliEr
             NetworkArg::None => StepNetwork::None,
         },
         jobs,
-        sources: args.sources.request(),
+        sources: args.sources.request()?,
         ..BuildRequest::new(context)
     })
-}
-
-fn read_stdin() -> Result<String, CliError> {
-    let mut text = String::new();
-    let read = std::io::stdin().take(DOCKERFILE_BYTES_MAX + 1).read_to_string(&mut text);
-    match read {
-        Ok(bytes) if bytes as u64 <= DOCKERFILE_BYTES_MAX => Ok(text),
-        Ok(_) => Err(CliError::new(format!("the Dockerfile is larger than {DOCKERFILE_BYTES_MAX} bytes"))),
-        Err(error) => Err(CliError::new(format!("cannot read the Dockerfile from standard input: {error}"))),
-    }
 }
 
 /// `NAME=value`, or `NAME` for its value in the environment; a name that is not set there is left out.

@@ -18,6 +18,8 @@ pub(crate) struct Asked {
     pub(crate) path: String,
     /// The first byte wanted.
     pub(crate) from: usize,
+    /// The version that is there already.
+    pub(crate) if_none_match: Option<String>,
 }
 
 /// An answer, right or wrong.
@@ -158,12 +160,19 @@ fn read_request(input: &mut impl BufRead) -> io::Result<Asked> {
     let mut line = String::new();
     input.read_line(&mut line)?;
     let mut words = line.split_whitespace().map(str::to_owned);
-    let mut asked =
-        Asked { method: words.next().unwrap_or_default(), path: words.next().unwrap_or_default(), from: 0 };
+    let mut asked = Asked {
+        method: words.next().unwrap_or_default(),
+        path: words.next().unwrap_or_default(),
+        from: 0,
+        if_none_match: None,
+    };
     loop {
         let mut line = String::new();
         input.read_line(&mut line)?;
         let Some((name, value)) = line.split_once(':') else { return Ok(asked) };
+        if name.eq_ignore_ascii_case("if-none-match") {
+            asked.if_none_match = Some(value.trim().to_owned());
+        }
         if name.eq_ignore_ascii_case("range") {
             let start = value.trim().strip_prefix("bytes=").and_then(|range| range.split('-').next());
             asked.from = start.and_then(|start| start.parse().ok()).unwrap_or(0);
