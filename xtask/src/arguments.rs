@@ -1,17 +1,23 @@
 //! What can be asked for on the command line.
 
+use std::path::PathBuf;
+
 use crate::setup::Group;
 
 /// Shown by `--help` and under every mistake.
 pub(crate) const USAGE: &str = "\
 usage: cargo xtask <chore>
 
-  setup [--for GROUP,..]   install what this machine lacks (GROUP: images, test, demo, bench; default: images,test)
+  setup [--for GROUP,..]   install what this machine lacks (GROUP: images, test, differential, demo, bench;
+                           default: images,test)
   images                   make the test images and put them into the test registry, where they stay
   registry [--port N] [--auth USER:PASSWORD] [-- COMMAND..]
                            serve the test images on 127.0.0.1 until Ctrl-C, or while COMMAND runs, which finds the
                            address in DHOW_TEST_REGISTRY and that of a search server in DHOW_TEST_SEARCH
   test                     everything continuous integration runs
+  differential [--only WORD] [--docker SOCKET] [--record]
+                           build the cases of conformance/build with dhow and with Debian's docker, or that behind
+                           SOCKET, and compare; with --record, write down what docker does
   demo                     build dhow and walk two tutorials with it";
 
 /// One chore with its options.
@@ -27,8 +33,21 @@ pub(crate) enum Chore {
     Registry(RegistryOptions),
     /// Check and test everything.
     Test,
+    /// Compare dhow with docker.
+    Differential(DifferentialOptions),
     /// Show what dhow does.
     Demo,
+}
+
+/// Which cases to compare, and with whom.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct DifferentialOptions {
+    /// Only cases with this in their name.
+    pub(crate) only: String,
+    /// The socket of a docker that runs; without one, Debian's is started.
+    pub(crate) docker: Option<PathBuf>,
+    /// Write down what docker does.
+    pub(crate) record: bool,
 }
 
 /// How to serve the test images by hand.
@@ -60,6 +79,7 @@ impl Chore {
             "setup" => parse_groups(options).map(Self::Setup),
             "registry" => parse_registry(options).map(Self::Registry),
             "images" => no_options(options, Self::Images),
+            "differential" => parse_differential(options).map(Self::Differential),
             "test" => no_options(options, Self::Test),
             "demo" => no_options(options, Self::Demo),
             other => Err(format!("`{other}` is not a chore")),
@@ -102,6 +122,22 @@ fn parse_registry(options: &[String]) -> Result<RegistryOptions, String> {
         match name {
             "--port" => parsed.port = Some(value.parse().map_err(|_| format!("`{value}` is not a port"))?),
             "--auth" => parsed.login = Some(parse_login(value)?),
+            other => return Err(format!("`{other}` is unexpected here")),
+        }
+    }
+    Ok(parsed)
+}
+
+fn parse_differential(options: &[String]) -> Result<DifferentialOptions, String> {
+    let mut options = options.to_vec();
+    let count = options.len();
+    options.retain(|word| word != "--record");
+    let record = options.len() < count;
+    let mut parsed = DifferentialOptions { record, ..DifferentialOptions::default() };
+    for (name, value) in pairs(&options)? {
+        match name {
+            "--only" => value.clone_into(&mut parsed.only),
+            "--docker" => parsed.docker = Some(value.into()),
             other => return Err(format!("`{other}` is unexpected here")),
         }
     }
@@ -169,6 +205,21 @@ mod tests {
         );
         check("registry --", expect!["error: a command is missing after `--`"]);
         check("registry --port 70000", expect!["error: `70000` is not a port"]);
+    }
+
+    #[test]
+    fn a_comparison_may_be_of_some_cases_with_some_docker() {
+        check(
+            "differential --record --only copy",
+            expect![[r#"Differential(DifferentialOptions { only: "copy", docker: None, record: true })"#]],
+        );
+        check(
+            "differential --docker=/run/docker.sock",
+            expect![[
+                r#"Differential(DifferentialOptions { only: "", docker: Some("/run/docker.sock"), record: false })"#
+            ]],
+        );
+        check("differential copy", expect!["error: `copy` is unexpected here"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod arguments;
 mod command;
 mod demo;
+mod differential;
 mod http;
 mod images;
 mod paths;
@@ -44,6 +45,7 @@ fn run(chore: Chore) -> anyhow::Result<ExitCode> {
         Chore::Images => images::run()?,
         Chore::Registry(options) => return registry::run(&options),
         Chore::Test => return test::run(),
+        Chore::Differential(options) => return differential::run(&options),
         Chore::Demo => demo::run()?,
     }
     Ok(ExitCode::SUCCESS)

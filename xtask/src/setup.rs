@@ -18,8 +18,10 @@ pub(crate) enum Group {
     Test,
     /// The demonstration.
     Demo,
-    /// Comparing with rivals.
+    /// Comparing speed with rivals.
     Bench,
+    /// Comparing results with docker.
+    Differential,
 }
 
 impl Group {
@@ -30,6 +32,7 @@ impl Group {
             "test" => Some(Self::Test),
             "demo" => Some(Self::Demo),
             "bench" => Some(Self::Bench),
+            "differential" => Some(Self::Differential),
             _ => None,
         }
     }
@@ -47,7 +50,7 @@ const fn package(name: &'static str, sign: &'static str, groups: &'static [Group
     Package { name, sign, groups }
 }
 
-use Group::{Bench, Demo, Images, Test};
+use Group::{Bench, Demo, Differential, Images, Test};
 
 /// Everything any chore runs that is not part of a minimal Debian with Rust, gcc, python3 and git.
 const PACKAGES: &[Package] = &[
@@ -68,6 +71,8 @@ const PACKAGES: &[Package] = &[
     // One test reads the tutorials' pages as a person would.
     package("chromium", "chromium", &[Test]),
     package("curl", "curl", &[Test, Demo]),
+    // It comes with the BuildKit that results are compared with. Its daemon need not be running.
+    package("docker.io", "/usr/sbin/dockerd", &[Differential]),
     package("hyperfine", "hyperfine", &[Bench]),
 ];
 

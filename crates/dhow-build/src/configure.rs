@@ -16,14 +16,14 @@ pub(crate) fn shell(config: &ImageConfig) -> Vec<String> {
     config.config.shell.clone().unwrap_or_else(default)
 }
 
-/// Applies one instruction and returns it as it reads with its variables expanded. `scope` is the
+/// Applies one instruction and returns its line of the history, if it has one. `scope` is the
 /// environment before the instruction, which all its words see.
 pub(crate) fn apply(
     config: &mut ImageConfig,
     scope: &Scope<'_>,
     kind: &InstructionKind,
     has_cmd: &mut bool,
-) -> Result<String, String> {
+) -> Result<Option<String>, String> {
     let expand = |word: &String| scope.expand(word).map_err(|error| error.to_string());
     let run = &mut config.config;
     match kind {
@@ -32,30 +32,30 @@ pub(crate) fn apply(
             for (name, value) in &pairs {
                 run.set_env(name, value);
             }
-            Ok(format!("ENV {}", join_pairs(&pairs)))
+            Ok(Some(format!("ENV {}", join_pairs(&pairs))))
         }
         InstructionKind::Label(pairs) => {
             let pairs = expand_pairs(&pairs.pairs, &expand)?;
             run.labels.extend(pairs.iter().cloned());
-            Ok(format!("LABEL {}", join_pairs(&pairs)))
+            Ok(Some(format!("LABEL {}", join_pairs(&pairs))))
         }
         InstructionKind::Cmd(command) => {
             *has_cmd = true;
-            run.args_escaped = matches!(command, Command::Shell(_));
+            run.args_escaped = true;
             run.cmd = Some(words(command, &shell_of(scope)));
-            Ok(format!("CMD {}", json(run.cmd.as_deref().unwrap_or_default())))
+            Ok(Some(format!("CMD {}", json(run.cmd.as_deref().unwrap_or_default()))))
         }
         InstructionKind::Entrypoint(command) => {
             run.entrypoint = Some(words(command, &shell_of(scope))).filter(|words| !words.is_empty());
             if !*has_cmd {
                 run.cmd = None;
             }
-            Ok(format!("ENTRYPOINT {}", json(run.entrypoint.as_deref().unwrap_or_default())))
+            Ok(Some(format!("ENTRYPOINT {}", json(run.entrypoint.as_deref().unwrap_or_default()))))
         }
-        InstructionKind::Expose(ports) => expose(run, scope, ports),
+        InstructionKind::Expose(ports) => expose(run, scope, ports).map(Some),
         InstructionKind::User(user) => {
             run.user = expand(user)?;
-            Ok(format!("USER {}", run.user))
+            Ok(Some(format!("USER {}", run.user)))
         }
         InstructionKind::Volume(paths) => {
             let paths = paths.iter().map(expand).collect::<Result<Vec<_>, _>>()?;
@@ -63,24 +63,24 @@ pub(crate) fn apply(
                 return Err("VOLUME specified can not be an empty string".to_owned());
             }
             run.volumes.extend(paths.iter().map(|path| (path.clone(), Empty {})));
-            Ok(format!("VOLUME [{}]", paths.join(" ")))
+            Ok(Some(format!("VOLUME [{}]", paths.join(" "))))
         }
         InstructionKind::StopSignal(signal) => {
             run.stop_signal = stop_signal(&expand(signal)?)?;
-            Ok(format!("STOPSIGNAL {}", run.stop_signal))
+            Ok(Some(format!("STOPSIGNAL {}", run.stop_signal)))
         }
         InstructionKind::Shell(words) => {
             run.shell = Some(words.clone());
-            Ok(format!("SHELL {}", json(words)))
+            Ok(Some(format!("SHELL {}", json(words))))
         }
-        InstructionKind::Healthcheck(check) => Ok(healthcheck(run, check)),
+        InstructionKind::Healthcheck(check) => Ok(Some(healthcheck(run, check))),
         InstructionKind::Onbuild(onbuild) => {
             run.on_build.push(onbuild.trigger.clone());
-            Ok(format!("ONBUILD {}", onbuild.trigger))
+            Ok(None)
         }
         InstructionKind::Maintainer(name) => {
             config.author = expand(name)?;
-            Ok(format!("MAINTAINER {}", config.author))
+            Ok(Some(format!("MAINTAINER {}", config.author)))
         }
         InstructionKind::Add(_)
         | InstructionKind::Arg(_)
@@ -173,8 +173,10 @@ fn healthcheck(run: &mut dhow_oci::ContainerConfig, check: &Healthcheck) -> Stri
         retries,
     }) = check
     else {
-        run.healthcheck = Some(HealthConfig { test: vec!["NONE".to_owned()], ..HealthConfig::default() });
-        return "HEALTHCHECK NONE".to_owned();
+        let none = HealthConfig { test: vec!["NONE".to_owned()], ..HealthConfig::default() };
+        let text = healthcheck_history(&none);
+        run.healthcheck = Some(none);
+        return text;
     };
     let nanoseconds =
         |time: &Option<Duration>| time.map_or(0, |time| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX));
@@ -182,16 +184,51 @@ fn healthcheck(run: &mut dhow_oci::ContainerConfig, check: &Healthcheck) -> Stri
         Command::Shell(text) => vec!["CMD-SHELL".to_owned(), text.clone()],
         Command::Exec(words) => ["CMD".to_owned()].into_iter().chain(words.iter().cloned()).collect(),
     };
-    let text = format!("HEALTHCHECK {}", json(&test));
-    run.healthcheck = Some(HealthConfig {
+    let check = HealthConfig {
         test,
         interval: nanoseconds(interval),
         timeout: nanoseconds(timeout),
         start_period: nanoseconds(start_period),
         start_interval: nanoseconds(start_interval),
         retries: retries.map_or(0, i64::from),
-    });
+    };
+    let text = healthcheck_history(&check);
+    run.healthcheck = Some(check);
     text
+}
+
+/// A check as Go prints the struct.
+fn healthcheck_history(check: &HealthConfig) -> String {
+    format!(
+        "HEALTHCHECK {{Test:[{}] Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
+        check.test.join(" "),
+        go_duration(check.interval),
+        go_duration(check.timeout),
+        go_duration(check.start_period),
+        go_duration(check.start_interval),
+        check.retries
+    )
+}
+
+/// `1h2m3.5s`, `250ms`: a duration as Go prints it.
+fn go_duration(nanoseconds: i64) -> String {
+    const SECOND: f64 = 1e9;
+    let value = nanoseconds as f64;
+    match nanoseconds {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{nanoseconds}ns"),
+        1_000..1_000_000 => format!("{}µs", value / 1e3),
+        1_000_000..1_000_000_000 => format!("{}ms", value / 1e6),
+        _ => {
+            let minutes = nanoseconds / 60_000_000_000;
+            let seconds = (nanoseconds % 60_000_000_000) as f64 / SECOND;
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => format!("{seconds}s"),
+                (0, minutes) => format!("{minutes}m{seconds}s"),
+                (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+            }
+        }
+    }
 }
 
 /// `path` seen from `base`, without dots and double slashes; always absolute.
@@ -220,6 +257,19 @@ mod tests {
         assert_eq!(port_names("0.0.0.0:80:8080"), Ok(vec!["8080/tcp".to_owned()]));
         for wrong in ["flask", "80/http", "9-8", "70000", ""] {
             assert!(port_names(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations_are_printed_as_go_prints_them() {
+        for (nanoseconds, text) in [
+            (0, "0s"),
+            (1_500_000, "1.5ms"),
+            (90_000_000_000, "1m30s"),
+            (3_600_000_000_000, "1h0m0s"),
+            (2_500_000_000, "2.5s"),
+        ] {
+            assert_eq!(go_duration(nanoseconds), text);
         }
     }
 

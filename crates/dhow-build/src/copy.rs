@@ -29,8 +29,8 @@ pub(crate) struct CopyOptions {
     pub chmod: Option<Chmod>,
     /// The time that directories made on the way get.
     pub made_at: Time,
-    /// Whether a directory that is there takes the attributes of the one copied over it, as with archives.
-    pub merge_dirs: bool,
+    /// Whether what is in the way of something of another kind is removed, as with archives.
+    pub replace: bool,
 }
 
 /// Why files were not copied.
@@ -106,7 +106,9 @@ impl<'a> Destination<'a> {
             true => &target,
             false => target.parent().unwrap_or(Path::new("")),
         };
-        make_dirs(self.root, parents, options.owner, options.made_at)?;
+        // A directory stands for its contents, and what they are put into is made as its parents are.
+        let made = if source.is_dir() && self.is_free(&target)? { &target } else { parents };
+        options.make_dirs(self.root, made)?;
         let parent_times = times_of(self.root, parents)?;
         copy_entries(from, self.root, &source.entries, &target, options)?;
         self.root.set_times(parents, parent_times).map_err(writing(parents))
@@ -114,11 +116,20 @@ impl<'a> Destination<'a> {
 }
 
 impl Destination<'_> {
+    fn is_free(&self, path: &Path) -> Result<bool, CopyError> {
+        match self.root.try_stat(path) {
+            Ok(stat) => Ok(stat.is_none()),
+            // A parent is a file, which is found when it is to be made.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(true),
+            Err(error) => Err(writing(path)(error)),
+        }
+    }
+
     /// Writes a file given in the Dockerfile.
     pub(crate) fn write(&self, name: &str, content: &str, options: &CopyOptions) -> Result<(), CopyError> {
         let target = if self.into { self.path.join(name) } else { self.path.clone() };
         let parents = target.parent().unwrap_or(Path::new(""));
-        make_dirs(self.root, parents, options.owner, options.made_at)?;
+        options.make_dirs(self.root, parents)?;
         let parent_times = times_of(self.root, parents)?;
         if self.root.try_stat(&target).map_err(writing(&target))?.is_some() {
             self.root.unlink(&target).map_err(writing(&target))?;
@@ -143,10 +154,22 @@ pub(crate) fn is_dir(root: &Root, path: &Path) -> Result<bool, CopyError> {
     }
 }
 
-/// Makes `path` and its missing parents, mode 0755, so that what was there already keeps its time.
+impl CopyOptions {
+    /// Makes the directories on the way to copies. Symbolic modes change what a file has, and these have nothing yet.
+    fn make_dirs(&self, root: &Root, path: &Path) -> Result<(), CopyError> {
+        let mode = match self.chmod {
+            Some(Chmod::Octal(mode)) => mode,
+            _ => 0o755,
+        };
+        make_dirs(root, path, mode, self.owner, self.made_at)
+    }
+}
+
+/// Makes `path` and its missing parents so that what was there already keeps its time.
 pub(crate) fn make_dirs(
     root: &Root,
     path: &Path,
+    mode: u32,
     owner: Option<Owner>,
     made_at: Time,
 ) -> Result<(), CopyError> {
@@ -162,7 +185,7 @@ pub(crate) fn make_dirs(
             root.chown(dir, owner).map_err(writing(dir))?;
         }
         // mkdir applied the umask of this process.
-        root.chmod(dir, 0o755).map_err(writing(dir))?;
+        root.chmod(dir, mode).map_err(writing(dir))?;
         root.set_times(dir, made_at).map_err(writing(dir))?;
     }
     root.set_times(existing, existing_times).map_err(writing(existing))
@@ -200,9 +223,8 @@ fn copy_entries(
     let mut dirs = Vec::new();
     for entry in entries.iter().filter(|entry| entry.kind() == FileType::Directory) {
         let path = place(entry);
-        if copier.directory(entry, &path)? {
-            dirs.push((path, modified(&entry.stat)));
-        }
+        copier.directory(entry, &path)?;
+        dirs.push((path, modified(&entry.stat)));
     }
     let files = entries.iter().filter(|entry| entry.kind() != FileType::Directory);
     let (linked, single): (Vec<&Entry>, Vec<&Entry>) = files.partition(|entry| entry.stat.st_nlink > 1);
@@ -286,42 +308,30 @@ impl Copier<'_> {
         }
     }
 
-    /// A directory that is there keeps its mode and owner, but gets the time of the one copied over it: true
-    /// if it shall.
-    fn directory(&self, entry: &Entry, target: &Path) -> Result<bool, CopyError> {
-        match self.to.try_stat(target).map_err(writing(target))? {
-            Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                // The source itself stands for its contents only.
-                let takes_over = self.options.merge_dirs && !entry.relative.as_os_str().is_empty();
-                if takes_over {
-                    self.attributes(entry, target)?;
-                }
-                return Ok(true);
+    /// A directory that is there takes mode and owner of the one copied over it, but for the place that the
+    /// contents of the source itself are put into.
+    fn directory(&self, entry: &Entry, target: &Path) -> Result<(), CopyError> {
+        let there = self.to.try_stat(target).map_err(writing(target))?;
+        let is_there = there.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+        if !is_there {
+            match there {
+                Some(_) if self.options.replace => self.to.unlink(target).map_err(writing(target))?,
+                Some(_) => return Err(CopyError::NotADirectory { path: Path::new("/").join(target) }),
+                None => {}
             }
-            Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
-                // A link to a directory in the way is followed, as the kernel would.
-                let real = resolve(self.to, target).map_err(writing(target))?;
-                let leads_to_dir = self.to.try_stat(&real).map_err(writing(target))?;
-                if leads_to_dir
-                    .is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-                {
-                    return Ok(false);
-                }
-                return Err(CopyError::NotADirectory { path: Path::new("/").join(target) });
-            }
-            Some(_) => return Err(CopyError::NotADirectory { path: Path::new("/").join(target) }),
-            None => {}
+            self.to.mkdir(target, 0o755).map_err(writing(target))?;
         }
-        self.to.mkdir(target, 0o755).map_err(writing(target))?;
-        self.attributes(entry, target)?;
-        Ok(true)
+        if entry.relative.as_os_str().is_empty() { Ok(()) } else { self.attributes(entry, target) }
     }
 
-    /// Removes what a file is to replace. A directory is not replaced by a file.
+    /// Removes what a file is to replace. A directory is not replaced by a file, but for archives.
     fn clear(&self, target: &Path) -> Result<(), CopyError> {
         match self.to.try_stat(target).map_err(writing(target))? {
             None => Ok(()),
             Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                if self.options.replace {
+                    return self.to.remove_tree(target).map_err(writing(target));
+                }
                 let source = io::Error::from(Errno::ISDIR);
                 Err(writing(target)(source))
             }

@@ -20,9 +20,10 @@ use crate::chmod::Chmod;
 use crate::context::Context;
 use crate::copy::{CopyOptions, Destination, is_dir, make_dirs, modified};
 use crate::error::{StepError, StoreFailure, while_doing};
+use crate::event::Stream;
 use crate::hash::{self, Counts};
 use crate::log::{Logs, StepLog};
-use crate::owner::find_owner;
+use crate::owner::{find_owner, has_names};
 use crate::plan::{CopyFrom, CopyOp, CopySource, Layer, Op, RunOp, WorkdirOp};
 use crate::remote::{Commit, Fetched, Remote};
 use crate::run::{Aside, Bound, CacheMounts, Kept, RunSteps, run_facts};
@@ -138,7 +139,7 @@ impl Worker for Executor<'_> {
                 Ok(Step { layers: layers.clone(), created: created.clone(), log: None })
             }
             Op::Run(run) => self.run_program(id, run, inputs),
-            Op::Workdir(workdir) => self.make_workdir(workdir, &inputs[0]),
+            Op::Workdir(workdir) => self.make_workdir(id, workdir, &inputs[0]),
             Op::Fetch(source) => self.fetch(id, source),
             Op::CheckOut(source) => self.check_out(id, source),
             Op::Copy(copy) => self.copy_files(id, copy, inputs),
@@ -289,7 +290,7 @@ impl Executor<'_> {
         Ok(Step { log: self.logs.finish(id)?, ..step })
     }
 
-    fn make_workdir(&self, workdir: &WorkdirOp, below: &Rootfs) -> Result<Step, StepError> {
+    fn make_workdir(&self, id: VertexId, workdir: &WorkdirOp, below: &Rootfs) -> Result<Step, StepError> {
         self.step(&below.parents()?, |_, spec| {
             let root = mount(spec)?;
             let path = Path::new(&workdir.path);
@@ -300,8 +301,8 @@ impl Executor<'_> {
                 // Nobody asks whose it would be.
                 return Ok(());
             }
-            let owner = self.owner(&root, &workdir.user)?;
-            make_dirs(&root, &real, Some(owner), made_at(below)).map_err(failed)
+            let owner = self.owner(id, &root, &workdir.user);
+            make_dirs(&root, &real, 0o755, Some(owner), made_at(below)).map_err(failed)
         })
     }
 
@@ -309,6 +310,10 @@ impl Executor<'_> {
         let found = self.selections().remove(&id).expect("facts are asked for before a step runs");
         let below = if copy.link { Vec::new() } else { inputs[0].parents()? };
         self.step(&below, |key, spec| {
+            if copy.chown.as_deref().is_some_and(has_names) && below.is_empty() {
+                let message = "--chown takes numbers here: an image of nothing has no tables of names";
+                return Err(StepError::Invalid(message.to_owned()));
+            }
             let root = match &spec.upper {
                 // With nothing below there is nothing to stack, and blocks can be shared with the source.
                 Some(upper) if copy.link => {
@@ -317,7 +322,7 @@ impl Executor<'_> {
                 _ => mount(spec)?,
             };
             let owner = match &copy.chown {
-                Some(text) => Some(self.owner(&root, text)?),
+                Some(text) => Some(self.owner(id, &root, text)),
                 None if copy.keeps_owner() => None,
                 None => Some(Owner { uid: 0, gid: 0 }),
             };
@@ -325,7 +330,7 @@ impl Executor<'_> {
                 owner,
                 chmod: copy.chmod.clone(),
                 made_at: if copy.link { newest(&found) } else { made_at(&inputs[0]) },
-                merge_dirs: false,
+                replace: false,
             };
             let failed = |source| StepError::Copy { instruction: copy.instruction(), source };
             for Found { root: from, selected: source, unpack } in &found {
@@ -346,10 +351,14 @@ impl Executor<'_> {
     }
 
     /// Whom `user[:group]` makes the owner. Where there is but one id, everything belongs to root.
-    fn owner(&self, root: &Root, text: &str) -> Result<Owner, StepError> {
-        let owner = find_owner(root, text).map_err(StepError::Invalid)?;
+    fn owner(&self, id: VertexId, root: &Root, text: &str) -> Owner {
+        let found = find_owner(root, text);
+        if let Some(unknown) = found.unknown {
+            let said = format!("warning: {unknown}; files go to root instead\n");
+            (self.runs.output)(id, Stream::Stderr, said.as_bytes());
+        }
         let has_one_id = self.images.user_namespace().is_some_and(IdMap::has_one_id);
-        Ok(if has_one_id { Owner { uid: 0, gid: 0 } } else { owner })
+        if has_one_id { Owner { uid: 0, gid: 0 } } else { found.owner }
     }
 
     /// Unpacks an archive aside, then copies what came out of it.
@@ -368,7 +377,9 @@ impl Executor<'_> {
         let prepared = snapshots.prepare_layer(&aside).map_err(while_doing("cannot prepare a snapshot"))?;
         let options = CopyOptions {
             owner: copy.chown.as_ref().and(options.owner),
-            merge_dirs: true,
+            // What comes out of an archive has the modes that are in it.
+            chmod: None,
+            replace: true,
             ..options.clone()
         };
         let result = unpack::unpack(

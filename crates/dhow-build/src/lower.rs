@@ -71,6 +71,7 @@ pub(crate) fn lower(
         graph: Graph::new(),
         steps: Vec::new(),
         stages: vec![None; source.dockerfile.stages.len()],
+        open: Vec::new(),
         images: BTreeMap::new(),
         named: NamedContext::parse_all(&request.sources.named)?,
         context_ends: BTreeMap::new(),
@@ -126,6 +127,8 @@ struct Lowering<'a> {
     steps: Vec<PlannedStep>,
     /// By number; those that nothing needed yet are not there.
     stages: Vec<Option<StageEnd>>,
+    /// Those that are being lowered, each needed by the one before.
+    open: Vec<usize>,
     /// Images that `COPY --from` names, by reference.
     images: BTreeMap<String, VertexId>,
     /// What stands in for stages and images, by name.
@@ -222,11 +225,11 @@ impl Lowering<'_> {
             for instruction in &stage.instructions {
                 match &instruction.kind {
                     InstructionKind::Copy(CopyInstruction { from: Some(from), .. }) => {
-                        open.extend(self.stage_for_copy(from, index));
+                        open.extend(self.stage_for_copy(from));
                     }
                     InstructionKind::Run(run) => {
                         let sources = run.mounts.iter().filter_map(|mount| mount.from());
-                        open.extend(sources.filter_map(|from| self.stage_for_copy(&from, index)));
+                        open.extend(sources.filter_map(|from| self.stage_for_copy(&from)));
                     }
                     _ => {}
                 }
@@ -235,16 +238,29 @@ impl Lowering<'_> {
         needed
     }
 
-    /// A stage, lowered now if it was not before. It can only need stages before itself.
+    /// A stage, lowered now if it was not before. What it copies from may be below it, but not in a circle.
     fn stage_end(&mut self, index: usize) -> Result<StageEnd, BuildError> {
         if let Some(end) = &self.stages[index] {
             return Ok(end.clone());
         }
+        if let Some(start) = self.open.iter().position(|open| *open == index) {
+            let circle: Vec<String> =
+                self.open[start..].iter().chain([&index]).map(|at| self.shown_name(*at)).collect();
+            let message = format!("circular dependency detected: {}", circle.join(" needs "));
+            return Err(self.fail(self.source.dockerfile.stages[index].span, StepError::Invalid(message)));
+        }
+        self.open.push(index);
         self.open_stages.insert(index);
         let end = self.stage(index)?;
         self.open_stages.remove(&index);
+        self.open.pop();
         self.stages[index] = Some(end.clone());
         Ok(end)
+    }
+
+    /// What people call it.
+    fn shown_name(&self, index: usize) -> String {
+        self.source.dockerfile.stages[index].name.clone().unwrap_or_else(|| format!("stage-{index}"))
     }
 
     /// The last stage before `index` that has this name.
@@ -255,9 +271,11 @@ impl Lowering<'_> {
             .rposition(|stage| stage.name.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(name)))
     }
 
-    fn stage_for_copy(&self, from: &str, index: usize) -> Option<usize> {
-        let by_number = || from.parse().ok().filter(|number| *number < index);
-        self.earlier_stage(from, index).or_else(by_number)
+    /// The stage that `--from` means. Unlike that of a `FROM` it may come later.
+    fn stage_for_copy(&self, from: &str) -> Option<usize> {
+        let count = self.source.dockerfile.stages.len();
+        let by_number = || from.parse().ok().filter(|number| *number < count);
+        self.earlier_stage(from, count).or_else(by_number)
     }
 
     fn stage(&mut self, index: usize) -> Result<StageEnd, BuildError> {
@@ -313,10 +331,9 @@ impl Lowering<'_> {
         history: Option<History>,
     ) {
         current.done += 1;
-        let stage = &self.source.dockerfile.stages[current.index];
         let info = StepInfo {
             id: StepId(self.steps.len()),
-            stage: stage.name.clone().unwrap_or_else(|| format!("stage-{}", current.index)),
+            stage: self.shown_name(current.index),
             number: current.done,
             count: current.count,
             text: at.text.to_owned(),
@@ -404,7 +421,7 @@ impl Lowering<'_> {
         let scope = Scope { config: &before, declared, escape };
         let applied = configure::apply(&mut planned.config, &scope, kind, &mut current.has_cmd);
         let text = applied.map_err(|message| self.fail(at.span, StepError::Invalid(message)))?;
-        self.step(current, at, None, Some(config_history(text)));
+        self.step(current, at, None, text.map(config_history));
         Ok(())
     }
 
@@ -431,8 +448,8 @@ impl Lowering<'_> {
         let config = &mut current.end.planned.config.config;
         let real = configure::join_path(&config.working_dir, &path);
         // As in Docker, an absolute path is recorded as it is written.
-        config.working_dir = if path.starts_with('/') { path.clone() } else { real.clone() };
-        let text = format!("WORKDIR {path}");
+        config.working_dir = if path.starts_with('/') { path } else { real.clone() };
+        let text = format!("WORKDIR {}", config.working_dir);
         if real == "/" {
             self.step(current, at, None, Some(config_history(text)));
             return Ok(());

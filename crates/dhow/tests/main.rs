@@ -20,6 +20,7 @@ mod build_sources;
 mod build_why;
 mod cache;
 mod containers;
+mod differential;
 mod flask_app;
 mod hello_docker;
 mod images;

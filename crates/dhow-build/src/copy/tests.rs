@@ -37,7 +37,7 @@ impl Case {
             owner: None,
             chmod: chmod.map(|text| Chmod::parse(text).expect("a mode")),
             made_at: Time { seconds: 1_000_000, nanoseconds: 0 },
-            merge_dirs: false,
+            replace: false,
         };
         found.iter().try_for_each(|source| Destination::find(&to, dest)?.copy(from, source, &options))
     }
@@ -68,7 +68,7 @@ fn files_go_under_their_name_or_a_new_one() {
 }
 
 #[test]
-fn a_directory_that_is_there_keeps_its_mode_and_takes_the_time() {
+fn a_directory_that_is_there_takes_mode_and_time_unless_it_is_the_destination() {
     let case = Case::new();
     fs::create_dir_all(case.from.path().join("tree/etc")).expect("a folder");
     fs::write(case.from.path().join("tree/etc/new"), "").expect("a file");
@@ -77,14 +77,19 @@ fn a_directory_that_is_there_keeps_its_mode_and_takes_the_time() {
     fs::create_dir(case.to.path().join("etc")).expect("a folder");
     fs::set_permissions(case.to.path().join("etc"), fs::Permissions::from_mode(0o1755)).expect("a mode");
     case.copy("tree", "/", None).expect("a copy");
-    assert_eq!(case.mode("etc"), 0o1755);
+    assert_eq!(case.mode("etc"), 0o700);
     let time = |dir: &Path| fs::metadata(dir).expect("a folder").mtime_nsec();
     assert_eq!(time(&case.to.path().join("etc")), time(&case.from.path().join("tree/etc")));
     case.copy("tree", "/made/deep", None).expect("a copy");
     assert_eq!((case.mode("made"), case.mode("made/deep/etc")), (0o755, 0o700));
     assert_eq!(fs::metadata(case.to.path().join("made")).expect("a folder").mtime(), 1_000_000);
     case.copy("tree/etc", "/etc", Some("u=rw,go=r")).expect("a copy");
-    assert_eq!((case.mode("etc"), case.mode("etc/new")), (0o1755, 0o644));
+    assert_eq!((case.mode("etc"), case.mode("etc/new")), (0o700, 0o644));
+    case.copy("tree/etc", "/on/the/way", Some("750")).expect("a copy");
+    assert_eq!(
+        (case.mode("on"), case.mode("on/the/way"), case.mode("on/the/way/new")),
+        (0o750, 0o750, 0o750)
+    );
 }
 
 #[test]
@@ -117,6 +122,11 @@ fn a_directory_does_not_replace_a_file_nor_a_file_a_directory() {
     assert!(
         matches!(case.copy("other", "/", None), Err(CopyError::Write { path, .. }) if path == Path::new("/name"))
     );
+    // Nor does it go where a link leads that is in its way.
+    let dir = case.to.path().join("dir");
+    fs::create_dir(&dir).expect("a folder");
+    symlink(&dir, case.to.path().join("dir/name")).expect("a link");
+    assert!(matches!(case.copy("tree", "/dir", None), Err(CopyError::NotADirectory { .. })));
 }
 
 #[test]

@@ -36,7 +36,9 @@ impl Lowering<'_> {
             }
         };
         let image = if base == "scratch" {
-            BaseImage { config: ImageConfig::scratch(&platform), layers: Vec::new() }
+            let mut config = ImageConfig::scratch(&platform);
+            config.config.working_dir = "/".to_owned();
+            BaseImage { config, layers: Vec::new() }
         } else {
             let reference = self.reference(base, stage.span)?;
             self.world.base(&reference, &platform).map_err(|error| self.fail(stage.span, error))?
@@ -77,9 +79,6 @@ impl Lowering<'_> {
 fn start_from(config: &mut ImageConfig) -> Vec<String> {
     if config.config.env_value("PATH").is_none() {
         config.config.set_env("PATH", DEFAULT_PATH);
-    }
-    if config.config.working_dir.is_empty() {
-        config.config.working_dir = "/".to_owned();
     }
     // An image that is built on another is nobody else's work.
     for own in ["id", "parent", "container", "container_config"] {

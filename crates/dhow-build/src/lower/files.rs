@@ -7,6 +7,7 @@ use super::{Current, Lowering, Written, layer_history};
 use crate::chmod::Chmod;
 use crate::configure;
 use crate::error::{BuildError, StepError};
+use crate::owner::has_names;
 use crate::plan::{CopyFrom, CopyOp, CopySource, Op};
 
 impl Lowering<'_> {
@@ -21,7 +22,7 @@ impl Lowering<'_> {
             Some(name) => match self.named_folder(name) {
                 Some(folder) => (CopyFrom::Named(folder), None),
                 None => {
-                    let vertex = self.copy_source(current.index, at.span, name)?;
+                    let vertex = self.copy_source(at.span, name)?;
                     (CopyFrom::Stage(name.clone()), Some(vertex))
                 }
             },
@@ -40,23 +41,18 @@ impl Lowering<'_> {
         self.files(current, &add.files, reading, at)
     }
 
-    pub(super) fn copy_source(
-        &mut self,
-        index: usize,
-        span: Span,
-        name: &str,
-    ) -> Result<VertexId, BuildError> {
+    pub(super) fn copy_source(&mut self, span: Span, name: &str) -> Result<VertexId, BuildError> {
         if let Some(context) = self.named(name) {
             return Ok(self.context_end(&context, span)?.planned.vertex);
         }
-        if let Some(earlier) = self.stage_for_copy(name, index) {
-            return Ok(self.stage_end(earlier)?.planned.vertex);
+        if let Some(stage) = self.stage_for_copy(name) {
+            return Ok(self.stage_end(stage)?.planned.vertex);
         }
         if let Some(vertex) = self.images.get(name) {
             return Ok(*vertex);
         }
-        if name.parse::<usize>().is_ok() || name.eq_ignore_ascii_case(self.own_name(index)) {
-            let message = format!("invalid from flag value {name}: there is no such stage before this one");
+        if name.parse::<usize>().is_ok() {
+            let message = format!("invalid from flag value {name}: there is no such stage");
             return Err(self.fail(span, StepError::Invalid(message)));
         }
         let reference = self.reference(name, span)?;
@@ -64,10 +60,6 @@ impl Lowering<'_> {
         let vertex = self.base_vertex(name, image.layers, image.config.created);
         self.images.insert(name.to_owned(), vertex);
         Ok(vertex)
-    }
-
-    fn own_name(&self, index: usize) -> &str {
-        self.source.dockerfile.stages[index].name.as_deref().unwrap_or_default()
     }
 
     fn files(
@@ -95,9 +87,10 @@ impl Lowering<'_> {
             let body = if doc.expand { scope.expand_heredoc(&body) } else { Ok(body) };
             body.map(|body| (doc.name.clone(), body)).map_err(|error| StepError::Invalid(error.to_string()))
         });
+        let chmod =
+            files.chmod.as_ref().map(&expand).transpose().map_err(|cause| self.fail(at.span, cause))?;
         let made = (|| {
             let dest = expand(dest)?;
-            let chmod = files.chmod.as_ref().map(&expand).transpose()?;
             let chown = files.chown.as_ref().map(&expand).transpose()?;
             // Whose numbers belong to a name is written in the layers below.
             let needs_below = chmod.is_some() || chown.as_deref().is_some_and(has_names);
@@ -107,7 +100,7 @@ impl Lowering<'_> {
                 inline: inline.collect::<Result<_, StepError>>()?,
                 dest: destination(&scope.config.config.working_dir, &dest),
                 chown,
-                chmod: chmod.map(|text| Chmod::parse(&text).map_err(StepError::Invalid)).transpose()?,
+                chmod: chmod.as_deref().map(Chmod::parse).transpose().map_err(StepError::Invalid)?,
                 excludes: files.excludes.iter().map(&expand).collect::<Result<_, StepError>>()?,
                 parents,
                 is_add: add.is_some(),
@@ -119,12 +112,10 @@ impl Lowering<'_> {
         let written = sources.iter().map(&expand).collect::<Result<Vec<String>, StepError>>();
         let mut op: CopyOp = made.map_err(|cause| self.fail(at.span, cause))?;
         let written = written.map_err(|cause| self.fail(at.span, cause))?;
-        let shown: Vec<&str> = written
-            .iter()
-            .map(String::as_str)
-            .chain(op.inline.iter().map(|(name, _)| name.as_str()))
-            .collect();
-        let created_by = format!("{name} {} {dest} # buildkit", shown.join(" "));
+        let inline: Vec<String> = op.inline.iter().map(|(name, _)| format!("<<{name}")).collect();
+        let flags = history_flags(op.parents, op.chown.as_deref(), chmod.as_deref());
+        let shown: Vec<&str> = written.iter().chain(&inline).map(String::as_str).collect();
+        let created_by = format!("{name}{flags} {} {dest} # buildkit", shown.join(" "));
         let mut inputs: Vec<VertexId> = [current.end.planned.vertex].into_iter().chain(input).collect();
         for source in written {
             let got = self.remote_source(&op.from, &source, add, at)?;
@@ -161,9 +152,11 @@ struct Reading<'a> {
     add: Option<&'a AddInstruction>,
 }
 
-/// Whether `user[:group]` is not all numbers.
-fn has_names(owner: &str) -> bool {
-    !owner.split(':').all(|part| part.bytes().all(|c| c.is_ascii_digit()))
+/// The flags that the history shows.
+fn history_flags(parents: bool, chown: Option<&str>, chmod: Option<&str>) -> String {
+    let flag = |(name, value): (&str, Option<&str>)| value.map(|value| format!(" --{name}={value}"));
+    let values = [("chown", chown), ("chmod", chmod)].into_iter().filter_map(flag);
+    parents.then(|| " --parents".to_owned()).into_iter().chain(values).collect()
 }
 
 /// An absolute destination that still ends in a slash if it was written so.

@@ -20,6 +20,7 @@ impl World for Images {
     fn base(&self, reference: &Reference, platform: &Platform) -> Result<BaseImage, StepError> {
         let mut config = ImageConfig::scratch(platform);
         config.config.set_env("PATH", "/bin");
+        config.config.working_dir = "/".to_owned();
         config.config.cmd = Some(vec!["base-cmd".to_owned()]);
         if reference.repository().ends_with("triggers") {
             config.config.on_build =
@@ -306,7 +307,11 @@ fn comments_at_the_end_of_a_line_are_left_out_with_a_warning() {
 #[test]
 fn what_cannot_be_planned_says_why() {
     for (text, why) in [
-        ("FROM base AS a\nCOPY --from=a / /\n", "error invalid from flag value a"),
+        ("FROM base AS a\nCOPY --from=a / /\n", "error circular dependency detected: a needs a"),
+        (
+            "FROM base AS a\nCOPY --from=b / /\nFROM base AS b\nCOPY --from=0 / /\n",
+            "error circular dependency detected: a needs b needs a",
+        ),
         ("FROM base\nCOPY --from=1 / /\n", "error invalid from flag value 1"),
         ("FROM $NONE\n", "error base name should not be blank"),
         ("FROM base\nCOPY https://example.com/x /\n", "error source can't be a URL for COPY"),

@@ -298,12 +298,8 @@ impl Remote<'_> {
                 entry.stat.st_mtime_nsec = 0;
             }
         }
-        let options = CopyOptions {
-            owner: Some(Owner { uid: 0, gid: 0 }),
-            chmod: None,
-            made_at: time,
-            merge_dirs: false,
-        };
+        let options =
+            CopyOptions { owner: Some(Owner { uid: 0, gid: 0 }), chmod: None, made_at: time, replace: false };
         let failed = |source| StepError::Copy { instruction, source };
         let destination = Destination::find(&to, "/").map_err(failed)?;
         destination.copy(&from, &found, &options).map_err(failed)

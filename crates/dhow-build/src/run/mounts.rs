@@ -375,7 +375,7 @@ fn copy_bound(
     owner: Option<Owner>,
 ) -> Result<(), StepError> {
     let failed = |source| StepError::Copy { instruction: INSTRUCTION, source };
-    let options = CopyOptions { owner, chmod: None, made_at: Time::default(), merge_dirs: false };
+    let options = CopyOptions { owner, chmod: None, made_at: Time::default(), replace: false };
     let path = Path::new("/").join(path);
     let destination = Destination::find(to, &path.to_string_lossy()).map_err(failed)?;
     bound.found.iter().try_for_each(|source| destination.copy(from, source, &options)).map_err(failed)

@@ -262,7 +262,7 @@ impl Shell<'_> {
     }
 
     /// A line's program and arguments, in this folder and with nothing of this process's environment but the path.
-    fn command(&self, line: &str) -> Command {
+    pub(crate) fn command(&self, line: &str) -> Command {
         let words = words(line);
         let bin = self.rig.path("bin");
         let own = bin.join(&words[0]);
