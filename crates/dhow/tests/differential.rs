@@ -23,7 +23,7 @@ macro_rules! folders {
     };
 }
 
-folders! { copy from }
+folders! { add config copy expand from ignore run }
 
 #[test]
 fn every_folder_of_cases_has_a_test() {
