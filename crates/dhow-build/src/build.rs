@@ -380,6 +380,7 @@ impl Build<'_, '_> {
             }
         }
         drop(kept);
+        cache.touch(self.now())?;
         let rootfs = solved.map_err(|error| self.failed(self.blamed(error.vertex, &steps), error.error))?;
         // The copies it made of the build context go with it.
         drop(executor);

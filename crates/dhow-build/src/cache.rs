@@ -3,7 +3,7 @@
 //! A record of kind `cache` is a step with what it was made of, and keeps the step's layer and log alive. What a
 //! miss is compared with is found through the history of builds, which names the keys of their steps.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use crate::history::{Attempt, History, attempts};
 use crate::log::StepLog;
 use crate::plan::Layer;
 
-const STEPS: &str = "cache";
+pub(crate) const STEPS: &str = "cache";
 /// The largest list of files that is read back.
 const TREE_BYTES_MAX: u64 = 256 << 20;
 
@@ -38,7 +38,7 @@ pub(crate) struct Step {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Kept {
+pub(crate) struct Kept {
     facts: Facts,
     step: Step,
     /// The text of the step.
@@ -60,6 +60,8 @@ pub(crate) struct StepCache<'a> {
     /// Lists of files by digest, until their steps are recorded.
     trees: Mutex<HashMap<Digest, String>>,
     neighbours: Neighbours<'a>,
+    /// Keys that this build has found or made.
+    used: Mutex<BTreeSet<String>>,
 }
 
 /// A key that this build works on.
@@ -120,7 +122,32 @@ impl<'a> StepCache<'a> {
     ) -> Result<StepCache<'a>, StoreFailure> {
         fs::create_dir_all(&locks).map_err(while_doing("cannot make the folder of build locks"))?;
         let (working, trees) = (Mutex::new(HashMap::new()), Mutex::new(HashMap::new()));
-        Ok(StepCache { images, lease, locks, working, freed: std::sync::Condvar::new(), trees, neighbours })
+        Ok(StepCache {
+            images,
+            lease,
+            locks,
+            working,
+            freed: std::sync::Condvar::new(),
+            trees,
+            neighbours,
+            used: Mutex::default(),
+        })
+    }
+
+    /// Notes that the steps of this build were used at `now`, in unix seconds.
+    pub(crate) fn touch(&self, now: i64) -> Result<(), StoreFailure> {
+        let used = self.used.lock().expect("no thread panics while it holds the lock");
+        if used.is_empty() {
+            return Ok(());
+        }
+        let records = self.images.store().records(STEPS);
+        records
+            .touch(used.iter().map(String::as_str), now)
+            .map_err(while_doing("cannot write the build cache"))
+    }
+
+    fn use_of(&self, key: &CacheKey) {
+        self.used.lock().expect("no thread panics while it holds the lock").insert(key.to_string());
     }
 
     fn working(&self) -> MutexGuard<'_, HashMap<CacheKey, ()>> {
@@ -175,6 +202,12 @@ impl<'a> StepCache<'a> {
 }
 
 impl Kept {
+    /// The text of the step, and the keys of those it was done on.
+    pub(crate) fn into_title_and_inputs(self) -> (String, Vec<String>) {
+        let recorded = self.inputs.into_iter().filter(|input| input.facts.is_none());
+        (self.title, recorded.map(|input| input.key.to_string()).collect())
+    }
+
     fn past(self, key: CacheKey) -> Past {
         Past { key, step: self.title, facts: self.facts, inputs: self.inputs }
     }
@@ -203,7 +236,11 @@ impl<'a> Cache<Step, StepError> for &'a StepCache<'a> {
 
     fn lookup(&self, key: &CacheKey) -> Result<Option<Step>, StepError> {
         let Some(kept) = self.kept(key)? else { return Ok(None) };
-        Ok(if self.is_whole(&kept.step)? { Some(kept.step) } else { None })
+        if !self.is_whole(&kept.step)? {
+            return Ok(None);
+        }
+        self.use_of(key);
+        Ok(Some(kept.step))
     }
 
     fn record(&self, past: &Past, step: &Step) -> Result<(), StepError> {
@@ -225,6 +262,7 @@ impl<'a> Cache<Step, StepError> for &'a StepCache<'a> {
         records
             .put_soon(&key.to_string(), &body, &refs)
             .map_err(while_doing("cannot write the build cache"))?;
+        self.use_of(key);
         Ok(())
     }
 

@@ -40,7 +40,10 @@ mod run;
 mod run_options;
 mod scope;
 mod select;
+mod stock;
 mod stop;
+#[cfg(test)]
+mod stories;
 mod unpack;
 
 pub use build::{Builder, context_bytes};
@@ -62,3 +65,4 @@ pub use run::{
 };
 pub use run_options::{Entitlements, Resources, Rlimit, RunOptions, SecretSource};
 pub use select::{IgnoredBy, Modes, SelectError};
+pub use stock::{CacheEntry, CacheTotals, PruneCache, Stock};

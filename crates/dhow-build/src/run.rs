@@ -18,10 +18,12 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use dhow_net::{DnsConfig, hosts, resolv_conf};
+#[cfg(not(test))]
+use dhow_runtime::launch_once;
 use dhow_runtime::{
     Bundle, ContainerSpec, ExecStreams, ExitStatus, IdMap as ContainerIds, Interactive,
     MountSpec as ContainerMount, NamespaceChoice, Namespaces, OnceRequest, OutputStream, Propagation,
-    RootMount, launch_interactive, launch_once,
+    RootMount, launch_interactive,
 };
 use dhow_snapshot::{MountSpec, SnapshotKey};
 use dhow_solver::VertexId;
@@ -40,7 +42,10 @@ use crate::error::{StepError, StoreFailure, while_doing};
 use crate::event::Stream;
 use crate::plan::RunOp;
 use crate::request::StepNetwork;
+// The programs of stories are pretended.
 use crate::stop::Stop;
+#[cfg(test)]
+use crate::stories::launch_once;
 
 /// Where the host's resolvers are listed.
 const RESOLV_CONF: &str = "/etc/resolv.conf";

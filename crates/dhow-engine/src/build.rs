@@ -1,5 +1,7 @@
 //! Building images.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use dhow_build::GatewayHosts;
 use dhow_container::{HostsFile, NetworkRequest};
 use dhow_dockerfile::Diagnostic;
@@ -26,7 +28,21 @@ impl Engine {
         request: &BuildRequest,
         observer: &(dyn Fn(BuildEvent<'_>) + Sync),
     ) -> Result<Built, BuildError> {
-        self.with_builder(|builder| builder.build(request, observer))
+        let has_run = AtomicBool::new(false);
+        let observe = |event: BuildEvent<'_>| {
+            if matches!(event, BuildEvent::Running(..)) {
+                has_run.store(true, Ordering::Relaxed);
+            }
+            observer(event);
+        };
+        let built = self.with_builder(|builder| builder.build(request, &observe));
+        // A build that only found what was there has added nothing.
+        if has_run.load(Ordering::Relaxed)
+            && let Err(error) = self.trim_build_cache()
+        {
+            observer(BuildEvent::Note(&format!("the build cache was not trimmed: {error}")));
+        }
+        built
     }
 
     /// Opens a shell where a step of a build stood; `entering` is told before it begins.

@@ -399,7 +399,7 @@ impl Engine {
     }
 
     /// Whether an active snapshot belongs to a container. If in doubt it does.
-    fn is_container(&self, key: &SnapshotKey) -> bool {
+    pub(crate) fn is_container(&self, key: &SnapshotKey) -> bool {
         self.store().records("container").get(key.as_str()).map_or(true, |record| record.is_some())
     }
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod build_cache;
 pub mod containers;
 mod image_filter;
 mod images;
@@ -30,6 +31,7 @@ pub use build::{
     CacheMountInfo, DebugError, DebugRequest, DebugStep, Entitlements, RemoveCacheMountError, Resources,
     Rlimit, RunOptions, SecretSource, csv_fields,
 };
+pub use build_cache::{BuildCacheError, CacheEntry, CacheTotals, PruneBuildCache};
 pub use dhow_image::{EnsureError, EnsurePolicy, PullEvent, PullObserver, PushObserver};
 pub use dhow_registry::{Config, ProxyConfig, Secret};
 pub use dhow_store::{FsckReport, Image, Lease};

@@ -17,6 +17,8 @@ pub struct Settings {
     pub helper_folders: Vec<PathBuf>,
     /// The ids of the user namespace that this process is root of, if it [entered](crate::userns::enter) one.
     pub user_namespace: Option<IdMap>,
+    /// Bytes that the build cache may take by itself; what was used longest ago goes first.
+    pub build_cache_bytes_max: u64,
     /// What time it is.
     pub clock: fn() -> jiff::Timestamp,
 }

@@ -192,8 +192,15 @@ pub(crate) fn explain(new: &Past, earlier: &[Earlier], archive: &Archive<'_>) ->
 /// How two steps differ in themselves, and not only in what they build upon.
 fn compare(new: &Past, old: &Past, archive: &Archive<'_>) -> Option<MissReason> {
     let instruction = |facts: &Facts| facts.find(FactKind::Instruction, "").cloned();
-    if instruction(&new.facts) != instruction(&old.facts) {
-        return Some(MissReason::Instruction { old: old.step.clone(), new: new.step.clone() });
+    let (now, before) = (instruction(&new.facts), instruction(&old.facts));
+    if now != before {
+        // Words that read the same mean something else: by a variable, or the shell.
+        let text = |past: &Past, fact: Option<&FactValue>| match new.step == old.step {
+            true => shown(fact).unwrap_or_default(),
+            false => past.step.clone(),
+        };
+        let (old, new) = (text(old, before.as_ref()), text(new, now.as_ref()));
+        return Some(MissReason::Instruction { old, new });
     }
     if let Some(moved) = base_moved(&new.facts, &old.facts) {
         return Some(moved);

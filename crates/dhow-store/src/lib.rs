@@ -41,6 +41,7 @@ mod lock;
 mod records;
 mod refs;
 mod schema;
+mod uses;
 
 use std::fs;
 use std::io;
@@ -64,6 +65,7 @@ pub use lease::{Lease, LeaseError};
 pub use records::{PutRecordError, Record, RecordStore, RemoveRecordError, RenameError, UpdateError};
 pub use refs::{Holder, Holders, Ref, ResolveError};
 pub use schema::SCHEMA_VERSION;
+pub use uses::Use;
 
 use database::Database;
 use disk::{Disk, RealDisk};

@@ -141,6 +141,14 @@ impl<'s> RecordStore<'s> {
         RecordStore { store, kind }
     }
 
+    pub(crate) fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    pub(crate) fn store(&self) -> &'s Store {
+        self.store
+    }
+
     /// Writes a record, or writes over the one with the same key. `refs` is all it keeps alive from now on.
     pub fn put(&self, key: &str, name: Option<&str>, body: &str, refs: &[Ref]) -> Result<(), PutRecordError> {
         self.write(Durability::Now, key, name, body, refs)
@@ -314,7 +322,11 @@ impl<'s> RecordStore<'s> {
     }
 }
 
-fn delete(transaction: &Transaction<'_>, kind: &str, key: &str) -> rusqlite::Result<()> {
+/// Removes a record with its references and what is noted of its use.
+pub(crate) fn delete(transaction: &Transaction<'_>, kind: &str, key: &str) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached("DELETE FROM record_uses WHERE kind = ?1 AND key = ?2")?
+        .execute([kind, key])?;
     transaction.prepare_cached("DELETE FROM records WHERE kind = ?1 AND key = ?2")?.execute([kind, key])?;
     refs::clear(transaction, kind, key)
 }

@@ -4,7 +4,7 @@
 //! next change is a new entry.
 
 /// One script per format version, oldest first.
-pub(crate) const MIGRATIONS: &[&str] = &[FORMAT_1];
+pub(crate) const MIGRATIONS: &[&str] = &[FORMAT_1, FORMAT_2];
 
 /// The format this binary writes.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -95,4 +95,16 @@ CREATE TABLE file_hashes (
     sha256   BLOB NOT NULL,
     UNIQUE (dev, ino)
 );
+";
+
+const FORMAT_2: &str = "
+-- When records were used that may be made again.
+CREATE TABLE record_uses (
+    kind  TEXT NOT NULL,
+    key   TEXT NOT NULL,
+    first INTEGER NOT NULL,               -- unix seconds
+    last  INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
 ";

@@ -3,10 +3,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use dhow_engine::{Config, ProxyConfig, Settings};
 
 use crate::error::CliError;
 
+/// What the build cache may take unless the configuration says otherwise.
+const BUILD_CACHE_BYTES_MAX: u64 = 20 << 30;
 const SYSTEM_CONFIG: &str = "/etc/dhow/config.toml";
 
 /// Reads the environment and the configuration files into what the engine wants to be told.
@@ -35,7 +39,7 @@ pub(crate) fn read() -> Result<Settings, CliError> {
             home.as_deref().map(|home| home.join(".docker")).unwrap_or_else(|| PathBuf::from("/root/.docker"))
         }
     };
-    let mut registry = read_config(home.as_deref())?;
+    let (mut registry, build) = read_config(home.as_deref())?;
     registry.extra_ca.extend(variable("SSL_CERT_FILE"));
     registry.certs_dirs.push(PathBuf::from("/etc/docker/certs.d"));
     registry.proxy = ProxyConfig {
@@ -50,6 +54,7 @@ pub(crate) fn read() -> Result<Settings, CliError> {
         docker_config,
         helper_folders: env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default(),
         user_namespace: None,
+        build_cache_bytes_max: build.cache_max.unwrap_or(BUILD_CACHE_BYTES_MAX),
         clock: jiff::Timestamp::now,
     })
 }
@@ -76,28 +81,56 @@ fn absolute(path: PathBuf) -> Result<PathBuf, CliError> {
 }
 
 /// The user's file adds to the system's and wins where both speak of one registry.
-fn read_config(home: Option<&Path>) -> Result<Config, CliError> {
+fn read_config(home: Option<&Path>) -> Result<(Config, BuildTable), CliError> {
     if let Some(path) = variable("DHOW_CONFIG") {
         let text = fs::read_to_string(&path).map_err(|error| {
             CliError::new(format!("DHOW_CONFIG: cannot read {}: {error}", path.display()))
         })?;
         return parse(&path, &text);
     }
-    let mut config = read_optional(Path::new(SYSTEM_CONFIG))?;
+    let (mut config, mut build) = read_optional(Path::new(SYSTEM_CONFIG))?;
     if let Ok(dir) = xdg("XDG_CONFIG_HOME", home, ".config") {
-        config.overlay(read_optional(&dir.join("dhow/config.toml"))?);
+        let (own_config, own_build) = read_optional(&dir.join("dhow/config.toml"))?;
+        config.overlay(own_config);
+        build.cache_max = own_build.cache_max.or(build.cache_max);
     }
-    Ok(config)
+    Ok((config, build))
 }
 
-fn read_optional(path: &Path) -> Result<Config, CliError> {
+fn read_optional(path: &Path) -> Result<(Config, BuildTable), CliError> {
     match fs::read_to_string(path) {
         Ok(text) => parse(path, &text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Config::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Default::default()),
         Err(error) => Err(CliError::new(format!("cannot read {}: {error}", path.display()))),
     }
 }
 
-fn parse(path: &Path, text: &str) -> Result<Config, CliError> {
-    Ok(Config::parse(path, text)?)
+fn parse(path: &Path, text: &str) -> Result<(Config, BuildTable), CliError> {
+    let config = Config::parse(path, text)?;
+    let malformed = |error: toml::de::Error| {
+        CliError::new(format!("{}: {}", path.display(), error.to_string().trim_end()))
+    };
+    let tables: Tables = toml::from_str(text).map_err(malformed)?;
+    Ok((config, tables.build))
+}
+
+/// The tables that are not the registries'.
+#[derive(Deserialize)]
+struct Tables {
+    #[serde(default)]
+    build: BuildTable,
+}
+
+/// `[build]`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct BuildTable {
+    /// Bytes that the build cache may take, such as `"20GB"`.
+    #[serde(default, deserialize_with = "size")]
+    cache_max: Option<u64>,
+}
+
+fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    dhow_template::units::ram_in_bytes(&text).map(Some).map_err(serde::de::Error::custom)
 }

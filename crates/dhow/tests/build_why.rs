@@ -197,3 +197,62 @@ fn stages_can_be_made_again_by_name() {
     // The tools are made again, come out the same, and so what copies them is not disturbed.
     assert_eq!(kinds, ["-", "no-cache", "-", "-", "-"], "{explained}");
 }
+
+#[test]
+fn the_cache_is_measured_pruned_and_kept_small() {
+    let Some(rig) = Rig::start() else { return };
+    let app = rig.context("app", &[("Dockerfile", "FROM alpine\nRUN head -c 3000000 /dev/zero >/zeroes\n")]);
+    app.ok("docker build -t app .");
+    // The image has the layer too, so nothing would be freed.
+    let shown = "docker builder du --format '{{.Description}} {{.Size}} {{.Shared}} {{.Reclaimable}}'";
+    let step = "RUN head -c 3000000 /dev/zero >/zeroes";
+    assert_eq!(rig.ok(shown), format!("{step} 3MB true false"));
+    assert_eq!(rig.ok("docker builder prune -f"), "Total:\t0B");
+    rig.ok("docker rmi app");
+    assert_eq!(rig.ok(shown), format!("{step} 3MB false true"));
+    assert_eq!(reasons(&app, "docker build ."), Vec::<String>::new());
+    rig.ok("docker image prune -f");
+    assert_eq!(rig.ok("docker buildx prune -f --filter until=24h"), "Total:\t0B");
+    assert_eq!(rig.ok("docker buildx prune -f --max-used-space 10MB"), "Total:\t0B");
+    assert!(rig.ok("docker buildx prune -f --max-used-space 1MB").ends_with("Total:\t3MB"));
+    assert_eq!(rig.ok(shown), "");
+    assert_eq!(reasons(&app, "docker build ."), ["removed by gc"]);
+
+    // A limit in the configuration is kept at the end of builds: what was used longest ago goes.
+    let config = std::fs::read_to_string(rig.path("config.toml")).expect("a configuration");
+    std::fs::write(rig.path("config.toml"), config + "[build]\ncache-max = \"4MB\"\n")
+        .expect("a configuration");
+    rig.ok("docker image prune -f");
+    app.edit("Dockerfile", "zero >/zeroes", "zero >/others");
+    app.ok("docker build .");
+    rig.ok("docker image prune -f");
+    app.edit("Dockerfile", "zero >/others", "zero >/third");
+    app.ok("docker build .");
+    assert_eq!(rig.ok(shown).lines().count(), 2, "one of the older ones is gone");
+    assert!(rig.ok(shown).contains("/third"), "the newest is there");
+    assert!(rig.ok("docker system check").ends_with("are as they should be"));
+}
+
+#[test]
+fn rawjson_has_buildkit_s_shape() {
+    let Some(rig) = Rig::start() else { return };
+    let app = talkative(&rig);
+    let build = app.run("docker build --progress=rawjson .");
+    let lines: Vec<serde_json::Value> =
+        build.stderr.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+    let all = |what: &str| {
+        lines.iter().filter_map(|line| line[what].as_array()).flatten().cloned().collect::<Vec<_>>()
+    };
+    let ran = all("vertexes")
+        .into_iter()
+        .filter(|vertex| vertex["name"].as_str().is_some_and(|name| name.contains("RUN echo to-stderr")));
+    let ran: Vec<_> = ran.collect();
+    let last = ran.last().expect("the step is a vertex");
+    assert!(
+        last["started"].is_string() && last["completed"].is_string() && last["inputs"].is_array(),
+        "{last}"
+    );
+    assert_eq!(last["reason"], "no earlier build of this step");
+    let logs: Vec<_> = all("logs").into_iter().filter(|log| log["vertex"] == last["digest"]).collect();
+    assert_eq!((&logs[0]["stream"], &logs[0]["data"]), (&2.into(), &"dG8tc3RkZXJyCg==".into()), "{logs:?}");
+}

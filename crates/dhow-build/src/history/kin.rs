@@ -107,6 +107,17 @@ fn align(ours: &[&str], theirs: &[&str]) -> Vec<(usize, usize)> {
         }
         (a, b) = (next_a + 1, next_b + 1);
     }
+    // What moved past others is what it was.
+    for (place, text) in ours.iter().enumerate() {
+        let is_free = |theirs_at: &usize| pairs.iter().all(|(_, taken)| taken != theirs_at);
+        let found = || (0..theirs.len()).find(|at| theirs[*at] == *text && is_free(at));
+        if pairs.iter().all(|(taken, _)| *taken != place)
+            && let Some(found) = found()
+        {
+            pairs.push((place, found));
+        }
+    }
+    pairs.sort_unstable();
     pairs
 }
 
@@ -161,5 +172,10 @@ mod tests {
         check("FROM a, COPY r", "FROM a, ENV x, COPY r", &[(0, 0), (1, 2)]);
         check("FROM b, run PIP", "FROM a, ENV x, RUN pip", &[(0, 0), (1, 2)]);
         check("FROM a", "RUN x", &[]);
+        check(
+            "FROM a, COPY b, COPY a, RUN x",
+            "FROM a, COPY a, RUN x, COPY b",
+            &[(0, 0), (1, 3), (2, 1), (3, 2)],
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 mod classic;
 mod plain;
+mod rawjson;
 mod screen;
 mod tty;
 
@@ -36,6 +37,8 @@ pub(crate) enum ProgressMode {
     Tty,
     /// `Step N/M` as docker's first builder printed it
     Classic,
+    /// One JSON object a line, as BuildKit has them
+    Rawjson,
     /// Nothing but the image ID and errors
     Quiet,
 }
@@ -47,6 +50,7 @@ pub(crate) fn new(mode: ProgressMode, is_terminal: bool, context_bytes: Option<u
     match mode {
         ProgressMode::Quiet => Box::new(Quiet),
         ProgressMode::Classic => Box::new(classic::Classic::new(context_bytes.unwrap_or(0))),
+        ProgressMode::Rawjson => Box::new(rawjson::RawJson::new()),
         ProgressMode::Tty => Box::new(tty::Tty::new(has_colors)),
         ProgressMode::Auto if is_terminal => Box::new(tty::Tty::new(has_colors)),
         ProgressMode::Auto | ProgressMode::Plain => Box::new(plain::Plain::new()),
