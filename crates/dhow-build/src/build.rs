@@ -21,11 +21,12 @@ use crate::debug::Sessions;
 use crate::error::{BuildError, StepError, StepFailure, StoreFailure, chain, while_doing};
 use crate::event::{BuildEvent, Built, StepId, StepInfo, StepResult};
 use crate::execute::{Executor, Rootfs};
+use crate::export::{self, Export, Made};
 use crate::history::{History, Recorder};
 use crate::log::{Logs, StepLog};
 use crate::lower::{self, NamedContext, World};
 use crate::place::Place;
-use crate::plan::{BaseImage, Layer, Plan, PlannedHistory, PlannedStage, PlannedStep};
+use crate::plan::{BaseImage, Layer, Plan, PlannedHistory, PlannedStage, PlannedStep, Target};
 use crate::remote::Remote;
 use crate::request::{BuildRequest, ContextSource, DockerfileSource};
 use crate::run::{CacheMounts, Kept, NetworkRequest, RunSteps};
@@ -114,6 +115,8 @@ impl Builder<'_> {
         }
         let context = Context::new(place, &file, request.sources.modes)?;
         let named = named_folders(request)?;
+        // What makes no sense is told before anything runs.
+        let epoch = export::check(request)?;
         let world = BuildWorld {
             builder: self,
             request,
@@ -140,6 +143,8 @@ impl Builder<'_> {
             named: &named,
             plan: &plan,
             source: &source,
+            // A folder has no time of its own.
+            epoch: epoch.and_then(|epoch| epoch.seconds(None)),
         };
         build.run()
     }
@@ -273,6 +278,8 @@ struct Build<'a, 'b> {
     named: &'a BTreeMap<String, Context>,
     plan: &'a Plan,
     source: &'a lower::Source<'a>,
+    /// `SOURCE_DATE_EPOCH`, in seconds since 1970.
+    epoch: Option<i64>,
 }
 
 /// What is known of the steps done so far.
@@ -357,7 +364,7 @@ impl Build<'_, '_> {
         let observe = |event: Event| self.observe(&event, &steps, &done, &known);
         let shared = &cache;
         let solver = Solver::new(&executor, &shared, self.request.jobs, &observe);
-        let solved = solver.solve(&self.plan.graph, self.plan.target().vertex);
+        let solved = solver.solve(&self.plan.graph, self.plan.vertex);
         for (vertex, step) in &steps {
             // Of steps that did not come to a result.
             if let Some(log) = logs.finish(*vertex)? {
@@ -381,16 +388,43 @@ impl Build<'_, '_> {
         }
         drop(kept);
         cache.touch(self.now())?;
-        let rootfs = solved.map_err(|error| self.failed(self.blamed(error.vertex, &steps), error.error))?;
+        solved.map_err(|error| self.failed(self.blamed(error.vertex, &steps), error.error))?;
         // The copies it made of the build context go with it.
         drop(executor);
         let done = done.into_inner().expect("no observer panics");
-        let target = self.plan.target();
-        let config = self.assemble(target, &target.config, target.history.len(), &rootfs, &done.rootfs);
-        let created = self.builder.images.create(&config, &self.request.names, self.lease, self.now());
-        let created = created.map_err(while_doing("cannot record the image"))?;
+        let made = self.plan.targets.iter().map(|target| self.made(target, &done.rootfs)).collect();
+        let built = self.export(made)?;
         self.remember(&done.images, &known)?;
-        Ok(Built { image: created.id, existed: created.existed })
+        Ok(built)
+    }
+
+    /// What came of a target.
+    fn made(&self, target: &Target, done: &HashMap<VertexId, Rootfs>) -> Made {
+        let stage = self.plan.target(target);
+        let rootfs = &done[&stage.vertex];
+        let config = self.assemble(stage, &stage.config, stage.history.len(), rootfs, done);
+        Made {
+            platform: target.platform.clone().unwrap_or_else(|| config.platform()),
+            config,
+            base_layers: done.get(&stage.base).map_or(0, |base| base.layers.len()),
+            base_history: stage.history.iter().filter(|entry| entry.vertex.is_none()).count(),
+        }
+    }
+
+    fn export(&self, made: Vec<Made>) -> Result<Built, BuildError> {
+        let export = Export {
+            images: self.builder.images,
+            registry: self.builder.registry,
+            request: &self.request.output,
+            names: &self.request.names,
+            is_multi: export::is_multi(self.request),
+            epoch: self.epoch,
+            lease: self.lease,
+            observer: self.observer,
+            now: self.now(),
+            build: self.recorder.id().to_owned(),
+        };
+        Ok(export.run(made)?)
     }
 
     /// The step that each vertex does the work of. A stage that builds on another begins with the last vertex
@@ -512,7 +546,7 @@ impl Build<'_, '_> {
     /// The ID of the image that ends with `step`.
     fn image_id(&self, step: &PlannedStep, rootfs: &Rootfs, done: &HashMap<VertexId, Rootfs>) -> Digest {
         let stage = self.plan.stages[step.stage].as_ref().expect("a step belongs to a needed stage");
-        let is_last = step.history_count == stage.history.len() && step.stage == self.plan.target;
+        let is_last = step.history_count == stage.history.len() && self.plan.is_target(step.stage);
         let config = if is_last { &stage.config } else { &step.config };
         let config = self.assemble(stage, config, step.history_count, rootfs, done);
         Digest::sha256_of(&serde_json::to_vec(&config).expect("a configuration has only text for keys"))

@@ -204,6 +204,7 @@ fn program(session: &Session, request: &DebugRequest) -> RunOp {
             "none" => StepNetwork::None,
             _ => StepNetwork::Default,
         },
+        foreign: None,
         mounts: Vec::new(),
         sandbox: Sandbox {
             hostname: session.hostname.clone(),

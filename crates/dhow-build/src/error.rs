@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use dhow_dockerfile::{Diagnostic, Span, excerpt};
 
 use crate::copy::CopyError;
+use crate::export::EpochError;
 use crate::remote::SourceError;
 use crate::select::{IgnoredBy, SelectError};
 
@@ -70,6 +71,60 @@ pub enum BuildError {
         /// The stages there are.
         known: Vec<String>,
     },
+    /// It was built and did not get to where it was to go.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The value of `SOURCE_DATE_EPOCH` is no time.
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreFailure),
+}
+
+/// Why a result did not get to where it was to go.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// What is asked for makes no sense together.
+    #[error("{0}")]
+    Invalid(String),
+    /// A file or folder cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of the result cannot be read.
+    #[error("cannot read {} of the result", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The stream that takes the result does not take it.
+    #[error("cannot write the output")]
+    Stream {
+        /// Why.
+        source: io::Error,
+    },
+    /// The files of the result cannot be written as a tar.
+    #[error("cannot write the tar")]
+    Tar {
+        /// Why.
+        source: dhow_layer::DiffError,
+    },
+    /// An image archive or layout cannot be written.
+    #[error(transparent)]
+    Layout(#[from] dhow_image::SaveError),
+    /// Layers were not squashed or dated.
+    #[error(transparent)]
+    Rework(#[from] dhow_image::ReworkError),
+    /// A registry did not take it.
+    #[error("failed to push")]
+    Push(#[from] dhow_image::PushError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreFailure),
@@ -142,6 +197,14 @@ pub enum StepError {
         command: String,
         /// Why.
         message: String,
+    },
+    /// A program is for another machine and nothing emulates that here.
+    #[error("cannot run `{command}`: it is for {platform}, which this machine cannot run")]
+    Foreign {
+        /// The command line.
+        command: String,
+        /// What it is for.
+        platform: Box<dhow_oci::Platform>,
     },
     /// A program ended with a failure.
     #[error("process {command:?} did not complete successfully: exit code: {exit_code}")]
@@ -238,6 +301,11 @@ impl StepFailure {
             StepError::Source(SourceError::NoGit { .. }) => {
                 Some("install git, or copy the files into the build context".to_owned())
             }
+            StepError::Foreign { .. } => Some(
+                "register an emulator with binfmt_misc (Debian: apt-get install qemu-user-static), or build on \
+                 FROM --platform=$BUILDPLATFORM and compile for $TARGETPLATFORM"
+                    .to_owned(),
+            ),
             StepError::Copy { source: CopyError::Changed { .. }, .. } => {
                 Some("run the build again when nothing writes to the build context".to_owned())
             }

@@ -1,5 +1,5 @@
 use dhow_dockerfile::Diagnostic;
-use dhow_oci::{Digest, Reference};
+use dhow_oci::{Descriptor, Digest, Reference};
 use dhow_solver::MissReason;
 
 use crate::history::BuildRecord;
@@ -43,6 +43,10 @@ pub enum BuildEvent<'a> {
     Failed(StepId),
     /// A step was given up because another one failed.
     GivenUp(StepId),
+    /// All steps are done and this happens with the result.
+    Exporting(&'a str),
+    /// The result is on its way to a registry.
+    Pushing(&'a Reference, &'a dhow_image::PushEvent),
 }
 
 /// A step of a build: one instruction of one stage.
@@ -89,8 +93,12 @@ pub struct StepResult {
 /// A finished build.
 #[derive(Clone, Debug)]
 pub struct Built {
-    /// The image ID.
+    /// The image ID; of several images the digest of their index.
     pub image: Digest,
     /// Whether an image with that ID was already here.
     pub existed: bool,
+    /// What the build is found by in the history.
+    pub build: String,
+    /// What a registry knows the image by, if it was packed for one.
+    pub descriptor: Option<Descriptor>,
 }

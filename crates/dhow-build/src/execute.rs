@@ -113,6 +113,7 @@ impl Worker for Executor<'_> {
         let mut facts = Facts::new();
         match &vertex.op {
             Op::Base { .. } => self.base_facts(&vertex.site.instruction, &mut facts)?,
+            Op::All => {}
             Op::Run(run) => {
                 run_facts(run, &mut facts);
                 self.mount_facts(id, run, inputs, &mut facts)?;
@@ -138,6 +139,7 @@ impl Worker for Executor<'_> {
             Op::Base { layers, created } => {
                 Ok(Step { layers: layers.clone(), created: created.clone(), log: None })
             }
+            Op::All => Ok(Step { layers: Vec::new(), created: None, log: None }),
             Op::Run(run) => self.run_program(id, run, inputs),
             Op::Workdir(workdir) => self.make_workdir(id, workdir, &inputs[0]),
             Op::Fetch(source) => self.fetch(id, source),

@@ -62,7 +62,8 @@ pub struct RecordedRequest {
     /// Build arguments given; `None` stands for a value that may be a secret.
     pub build_args: BTreeMap<String, Option<String>>,
     /// What the image is to run on, if not this machine.
-    pub platform: Option<String>,
+    #[serde(default)]
+    pub platforms: Vec<String>,
     /// Whether the cache was not to be used.
     pub no_cache: bool,
 }

@@ -23,6 +23,7 @@ mod debug;
 mod error;
 mod event;
 mod execute;
+mod export;
 mod facts;
 mod gather;
 mod hash;
@@ -30,6 +31,7 @@ mod history;
 mod log;
 mod lower;
 mod mount;
+mod output;
 mod owner;
 mod place;
 mod plan;
@@ -50,13 +52,18 @@ pub use build::{Builder, context_bytes};
 pub use change::{ChangeError, change};
 pub use copy::CopyError;
 pub use debug::{DebugError, DebugRequest, DebugStep};
-pub use error::{BuildError, StepError, StepFailure, StoreFailure};
+pub use error::{BuildError, ExportError, StepError, StepFailure, StoreFailure};
 pub use event::{BuildEvent, Built, StepId, StepInfo, StepResult, Stream};
+pub use export::EpochError;
 pub use history::{
     BUILDS_KEPT, BuildRecord, FindBuildError, FindStepError, History, RecordedRequest, StepOutcome,
     StepRecord,
 };
 pub use log::{LogReader, Piece, StepLog};
+pub use output::{
+    ArchiveDest, Attributes, ImageOutput, LayoutDest, Output, OutputError, OutputRequest, PackRequest,
+    parse_annotation, parse_output, split_csv,
+};
 pub use remote::SourceError;
 pub use request::{BuildRequest, ContextSource, DockerfileSource, SourceRequest, StepNetwork};
 pub use run::{

@@ -7,6 +7,7 @@ mod mounts;
 mod remote;
 mod run;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dhow_dockerfile::{ArgInstruction, CopyInstruction, Dockerfile, InstructionKind, Span};
@@ -17,7 +18,9 @@ use dhow_solver::{CachePolicy, Graph, Site, Vertex, VertexId};
 use crate::configure;
 use crate::error::{BuildError, StepError, StepFailure};
 use crate::event::{StepId, StepInfo};
-use crate::plan::{BaseImage, Layer, Op, Plan, PlannedHistory, PlannedStage, PlannedStep, WorkdirOp};
+use crate::plan::{
+    BaseImage, Layer, Op, Plan, PlannedHistory, PlannedStage, PlannedStep, Target, Vertices, WorkdirOp,
+};
 use crate::request::BuildRequest;
 use crate::scope::{Arguments, Declared, Scope};
 
@@ -52,14 +55,66 @@ pub(crate) trait World {
     fn warn(&self, span: Span, message: String, hint: Option<String>);
 }
 
-/// Makes the plan of a build.
+/// Makes the plan of a build. Each platform has stages of its own; vertices that come out equal are shared.
 pub(crate) fn lower(
     source: &Source<'_>,
     request: &BuildRequest,
     world: &dyn World,
 ) -> Result<Plan, BuildError> {
+    let wanted: Vec<Option<&Platform>> = match &request.platforms[..] {
+        [] => vec![None],
+        platforms => platforms.iter().map(Some).collect(),
+    };
+    let world = Once { world, told: RefCell::default() };
+    let mut vertices = Vertices::default();
+    let (mut steps, mut stages, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+    for platform in &wanted {
+        vertices.next_platform();
+        let offset = stages.len();
+        let (lowered, target) = lower_for(source, request, &world, *platform, &mut vertices)?;
+        let label = platform.filter(|_| wanted.len() > 1);
+        steps.extend(in_order(lowered.steps).into_iter().map(|step| moved(step, offset, label)));
+        stages.extend(lowered.stages.into_iter().map(|end| end.map(|end| end.planned)));
+        targets.push(Target { stage: offset + target, platform: platform.cloned() });
+    }
+    for target in &targets {
+        if let Some(end) = &mut stages[target.stage] {
+            end.config.config.labels.extend(request.labels.clone());
+        }
+    }
+    for (index, step) in steps.iter_mut().enumerate() {
+        step.info.id = StepId(index);
+    }
+    let end = |target: &Target| stages[target.stage].as_ref().expect("a target is needed").vertex;
+    let ends: Vec<VertexId> = targets.iter().map(end).collect();
+    let vertex = if ends.len() == 1 { ends[0] } else { all(&mut vertices.graph, ends) };
+    Ok(Plan { graph: vertices.graph, steps, stages, targets, vertex })
+}
+
+/// A vertex that is done when all of these are.
+fn all(graph: &mut Graph<Op>, inputs: Vec<VertexId>) -> VertexId {
+    let site = Site { position: "all platforms".to_owned(), instruction: String::new() };
+    graph.add(Vertex { op: Op::All, inputs, site, cache: CachePolicy::Bypass })
+}
+
+/// A step where the stages before its own are those of other platforms too.
+fn moved(step: PlannedStep, offset: usize, platform: Option<&Platform>) -> PlannedStep {
+    let stage = match platform {
+        Some(platform) => format!("{platform} {}", step.info.stage),
+        None => step.info.stage.clone(),
+    };
+    PlannedStep { stage: step.stage + offset, info: StepInfo { stage, ..step.info }, ..step }
+}
+
+fn lower_for<'a>(
+    source: &'a Source<'a>,
+    request: &'a BuildRequest,
+    world: &'a dyn World,
+    platform: Option<&Platform>,
+    vertices: &'a mut Vertices,
+) -> Result<(Lowered, usize), BuildError> {
     let host = Platform::host();
-    let target_platform = request.platform.clone().unwrap_or_else(|| host.clone());
+    let target_platform = platform.unwrap_or(&host).clone();
     let arguments = Arguments::new(request.build_args.clone(), &host, &target_platform);
     let mut lowering = Lowering {
         source,
@@ -68,7 +123,7 @@ pub(crate) fn lower(
         arguments,
         globals: BTreeMap::new(),
         platform: target_platform,
-        graph: Graph::new(),
+        vertices,
         steps: Vec::new(),
         stages: vec![None; source.dockerfile.stages.len()],
         open: Vec::new(),
@@ -87,12 +142,39 @@ pub(crate) fn lower(
         let message = format!("One or more build-args [{}] were not consumed", unused.join(" "));
         world.warn(source.dockerfile.stages[target].span, message, None);
     }
-    let mut stages: Vec<Option<PlannedStage>> =
-        lowering.stages.into_iter().map(|end| end.map(|end| end.planned)).collect();
-    if let Some(end) = &mut stages[target] {
-        end.config.config.labels.extend(request.labels.clone());
+    Ok((Lowered { steps: lowering.steps, stages: lowering.stages }, target))
+}
+
+/// What came of the stages for one platform.
+struct Lowered {
+    steps: Vec<PlannedStep>,
+    stages: Vec<Option<StageEnd>>,
+}
+
+/// A world that tells nothing twice, since every platform comes across the same mistakes.
+struct Once<'a> {
+    world: &'a dyn World,
+    told: RefCell<BTreeSet<(usize, String)>>,
+}
+
+impl World for Once<'_> {
+    fn base(&self, reference: &Reference, platform: &Platform) -> Result<BaseImage, StepError> {
+        self.world.base(reference, platform)
     }
-    Ok(Plan { graph: lowering.graph, steps: in_order(lowering.steps), stages, target })
+
+    fn layout(&self, layout: &Layout, platform: &Platform) -> Result<BaseImage, StepError> {
+        self.world.layout(layout, platform)
+    }
+
+    fn context_has(&self, name: &str) -> bool {
+        self.world.context_has(name)
+    }
+
+    fn warn(&self, span: Span, message: String, hint: Option<String>) {
+        if self.told.borrow_mut().insert((span.start_line, message.clone())) {
+            self.world.warn(span, message, hint);
+        }
+    }
 }
 
 /// Every name that an `ARG` of the file declares, in stages that are not needed too.
@@ -106,13 +188,10 @@ fn declared_names(dockerfile: &Dockerfile) -> BTreeSet<String> {
     globals.chain(args).flat_map(|arg| &arg.args).map(|arg| arg.name.clone()).collect()
 }
 
-/// Steps by stage as the file has them, numbered. They were planned in the order in which stages were found
+/// Steps by stage as the file has them. They were planned in the order in which stages were found
 /// to be needed.
 fn in_order(mut steps: Vec<PlannedStep>) -> Vec<PlannedStep> {
     steps.sort_by_key(|step| step.stage);
-    for (index, step) in steps.iter_mut().enumerate() {
-        step.info.id = StepId(index);
-    }
     steps
 }
 
@@ -123,7 +202,7 @@ struct Lowering<'a> {
     arguments: Arguments,
     globals: BTreeMap<String, String>,
     platform: Platform,
-    graph: Graph<Op>,
+    vertices: &'a mut Vertices,
     steps: Vec<PlannedStep>,
     /// By number; those that nothing needed yet are not there.
     stages: Vec<Option<StageEnd>>,
@@ -319,7 +398,7 @@ impl Lowering<'_> {
     fn base_vertex(&mut self, name: &str, layers: Vec<Layer>, created: Option<String>) -> VertexId {
         let site = Site { position: format!("image {name}"), instruction: format!("FROM {name}") };
         let op = Op::Base { layers, created };
-        self.graph.add(Vertex { op, inputs: Vec::new(), site, cache: CachePolicy::Bypass })
+        self.vertices.add(Vertex { op, inputs: Vec::new(), site, cache: CachePolicy::Bypass })
     }
 
     /// Adds a step to the plan and to the stage.
@@ -434,7 +513,7 @@ impl Lowering<'_> {
             true => CachePolicy::Refresh,
             false => CachePolicy::Use,
         };
-        let vertex = self.graph.add(Vertex { op, inputs, site, cache });
+        let vertex = self.vertices.add(Vertex { op, inputs, site, cache });
         current.end.planned.vertex = vertex;
         vertex
     }

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use dhow_dockerfile::Span;
-use dhow_oci::{DiffId, Digest, History, ImageConfig};
+use dhow_oci::{DiffId, Digest, History, ImageConfig, Platform};
 use dhow_runtime::{Resources, Rlimit};
-use dhow_solver::{Graph, VertexId};
+use dhow_solver::{Graph, Vertex, VertexId};
 use serde::{Deserialize, Serialize};
 
 use crate::chmod::Chmod;
@@ -49,6 +49,8 @@ pub(crate) struct BaseImage {
 /// What a vertex does.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
+    /// Waits for the results of several platforms.
+    All,
     /// Starts from an image, or from nothing.
     Base { layers: Vec<Layer>, created: Option<String> },
     /// Runs a program.
@@ -75,6 +77,8 @@ pub(crate) struct RunOp {
     pub cwd: String,
     pub user: String,
     pub network: StepNetwork,
+    /// What its programs are made for, if not for this machine.
+    pub foreign: Option<Platform>,
     pub mounts: Vec<RunMount>,
     pub sandbox: Sandbox,
 }
@@ -199,12 +203,58 @@ pub(crate) struct Plan {
     pub steps: Vec<PlannedStep>,
     /// By number; those that are not needed are not there.
     pub stages: Vec<Option<PlannedStage>>,
-    /// The number of the stage to build.
-    pub target: usize,
+    /// The stages to build, by number: one for each platform.
+    pub targets: Vec<Target>,
+    /// The vertex that needs all of them.
+    pub vertex: VertexId,
+}
+
+/// A stage to build.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub stage: usize,
+    /// What it is built for; `None` if nobody said.
+    pub platform: Option<Platform>,
 }
 
 impl Plan {
-    pub(crate) fn target(&self) -> &PlannedStage {
-        self.stages[self.target].as_ref().expect("the target is needed")
+    pub(crate) fn target(&self, target: &Target) -> &PlannedStage {
+        self.stages[target.stage].as_ref().expect("a target is needed")
+    }
+
+    pub(crate) fn is_target(&self, stage: usize) -> bool {
+        self.targets.iter().any(|target| target.stage == stage)
+    }
+}
+
+/// Vertices that are added once, however many platforms need them.
+#[derive(Default)]
+pub(crate) struct Vertices {
+    pub graph: Graph<Op>,
+    ids: Vec<VertexId>,
+    /// How many of them were added for earlier platforms. Those of one platform are kept apart: each is a
+    /// step to be shown.
+    shared: usize,
+}
+
+impl Vertices {
+    /// From now on vertices are of another platform.
+    pub(crate) fn next_platform(&mut self) {
+        self.shared = self.ids.len();
+    }
+
+    pub(crate) fn add(&mut self, vertex: Vertex<Op>) -> VertexId {
+        // What an operation prints is all that it is.
+        let op = format!("{:?}", vertex.op);
+        let is_same = |id: &&VertexId| {
+            let held = self.graph.vertex(**id);
+            held.site == vertex.site && held.inputs == vertex.inputs && format!("{:?}", held.op) == op
+        };
+        if let Some(held) = self.ids[..self.shared].iter().find(is_same) {
+            return *held;
+        }
+        let id = self.graph.add(vertex);
+        self.ids.push(id);
+        id
     }
 }

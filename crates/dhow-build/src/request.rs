@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use dhow_oci::{Platform, Reference};
 
+use crate::output::OutputRequest;
 use crate::remote::{GitSource, HttpSource, WrittenBy, is_http};
 use crate::run_options::RunOptions;
 use crate::select::Modes;
@@ -26,8 +27,8 @@ pub struct BuildRequest {
     pub target: Option<String>,
     /// Labels to add to the image.
     pub labels: BTreeMap<String, String>,
-    /// What the image shall run on; `None` is this machine.
-    pub platform: Option<Platform>,
+    /// What the image shall run on; several make an index. None is this machine.
+    pub platforms: Vec<Platform>,
     /// Run every step even if its result is known.
     pub no_cache: bool,
     /// Stages, by name or number, of which every step runs even if its result is known.
@@ -42,6 +43,8 @@ pub struct BuildRequest {
     pub jobs: NonZeroUsize,
     /// What is to be known about where files come from.
     pub sources: SourceRequest,
+    /// What becomes of the result.
+    pub output: OutputRequest,
 }
 
 /// What is to be known about where files come from, besides the build context.
@@ -102,7 +105,7 @@ impl BuildRequest {
             build_args: BTreeMap::new(),
             target: None,
             labels: BTreeMap::new(),
-            platform: None,
+            platforms: Vec::new(),
             no_cache: false,
             no_cache_filter: Vec::new(),
             pull: false,
@@ -110,6 +113,7 @@ impl BuildRequest {
             run: RunOptions::default(),
             jobs: NonZeroUsize::MIN,
             sources: SourceRequest::default(),
+            output: OutputRequest::default(),
         }
     }
 }

@@ -47,6 +47,9 @@ use crate::stop::Stop;
 #[cfg(test)]
 use crate::stories::launch_once;
 
+/// What the kernel says of a program that is for another machine.
+const NOT_EXECUTABLE: &str = "exec format error";
+
 /// Where the host's resolvers are listed.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Last lines of output that an error repeats.
@@ -131,8 +134,7 @@ impl RunSteps<'_> {
             (self.output)(id, stream, bytes);
         });
         let command = run.args.join(" ");
-        let ended = ended
-            .map_err(|error| StepError::Start { command: command.clone(), message: error.to_string() })?;
+        let ended = ended.map_err(|error| start_error(run, command.clone(), error.to_string()))?;
         ready.points.remove(spec).map_err(while_doing("cannot tidy up after the step"))?;
         match ended.exit_code {
             0 => Ok(()),
@@ -195,6 +197,16 @@ impl RunSteps<'_> {
             (Some(_), StepNetwork::Default) => StepNetwork::Host,
             (_, network) => network,
         }
+    }
+}
+
+/// Why a program did not start. One for another machine needs an emulator, which the kernel knows or not.
+fn start_error(run: &RunOp, command: String, message: String) -> StepError {
+    match &run.foreign {
+        Some(platform) if message.to_ascii_lowercase().contains(NOT_EXECUTABLE) => {
+            StepError::Foreign { command, platform: Box::new(platform.clone()) }
+        }
+        _ => StepError::Start { command, message },
     }
 }
 

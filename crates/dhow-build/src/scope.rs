@@ -23,6 +23,8 @@ const PROXY_ARGS: [&str; 10] = [
 
 /// Begins the names of build arguments that the builder itself reads.
 const BUILDER_ARGS_PREFIX: &str = "BUILDKIT_";
+/// The build argument that dates the image.
+const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// Values the user gave and values the platform gives.
 pub(crate) struct Arguments {
@@ -58,7 +60,9 @@ impl Arguments {
 
     /// Names the user gave that no `ARG` asked for.
     pub(crate) fn unused(&self, declared: &BTreeSet<String>) -> Vec<String> {
-        let is_for_builder = |name: &str| PROXY_ARGS.contains(&name) || name.starts_with(BUILDER_ARGS_PREFIX);
+        let is_for_builder = |name: &str| {
+            PROXY_ARGS.contains(&name) || name.starts_with(BUILDER_ARGS_PREFIX) || name == SOURCE_DATE_EPOCH
+        };
         let is_unused = |name: &&String| !declared.contains(*name) && !is_for_builder(name);
         self.given.keys().filter(is_unused).cloned().collect()
     }

@@ -8,9 +8,10 @@ use dhow_dockerfile::Diagnostic;
 use dhow_runtime::{ExecStreams, ExitStatus};
 
 pub use dhow_build::{
-    BuildError, BuildEvent, BuildRecord, BuildRequest, Built, ContextSource, DockerfileSource,
-    FindBuildError, FindStepError, History, LogReader, Modes, SourceRequest, StepId, StepInfo, StepLog,
-    StepNetwork, StepOutcome, StepRecord, StepResult, StoreFailure, Stream,
+    ArchiveDest, BuildError, BuildEvent, BuildRecord, BuildRequest, Built, ContextSource, DockerfileSource,
+    FindBuildError, FindStepError, History, ImageOutput, LayoutDest, LogReader, Modes, Output, OutputError,
+    OutputRequest, SourceRequest, StepId, StepInfo, StepLog, StepNetwork, StepOutcome, StepRecord,
+    StepResult, StoreFailure, Stream, parse_annotation, parse_output, split_csv,
 };
 pub use dhow_build::{
     CacheMountInfo, DebugError, DebugRequest, DebugStep, Entitlements, RemoveCacheMountError, Resources,

@@ -51,7 +51,9 @@ impl Images {
             return Ok(image);
         }
         observer(&PullEvent::Started);
-        match (self.pull(client(), reference, platform, lease, now, observer), here) {
+        // A name that means something for this machine goes on meaning it when another platform is asked for.
+        let takes_name = platform.runs_on(&Platform::host()) || !self.is_ours(reference)?;
+        match (self.pull_for(client(), reference, platform, takes_name, lease, now, observer), here) {
             (Ok(pulled), _) => Ok(pulled.image),
             (Err(PullError::Registry(error)), Some(image)) if error.is_passing() => {
                 observer(&PullEvent::Warning(stale(reference, &error)));
@@ -61,7 +63,14 @@ impl Images {
         }
     }
 
-    /// The image that a reference means here if it runs on `platform`.
+    /// Whether a reference means an image here that runs on this machine.
+    fn is_ours(&self, reference: &Reference) -> Result<bool, EnsureError> {
+        let Some(image) = self.by_reference(reference)? else { return Ok(false) };
+        Ok(self.config(&image.record.id)?.platform().runs_on(&Platform::host()))
+    }
+
+    /// The image that a reference means here for `platform`: the one that has the name, or another that came
+    /// by the same index.
     fn suitable(
         &self,
         reference: &Reference,
@@ -69,11 +78,20 @@ impl Images {
         lease: &Lease,
     ) -> Result<Option<Image>, EnsureError> {
         let Some(image) = self.by_reference(reference)? else { return Ok(None) };
-        let id = image.record.id;
-        lease.add(Ref::Image(id))?;
-        // It may have gone before the lease was on it. If it is still there, it stays.
-        let Some(image) = self.store().images().get(&id)? else { return Ok(None) };
-        Ok(self.config(&id)?.platform().runs_on(platform).then_some(image))
+        let repository = reference.name();
+        let mut ids = vec![image.record.id];
+        for known in image.repo_digests.iter().filter(|known| known.repository == repository) {
+            ids.extend(self.store().images().by_repo_digest(known)?);
+        }
+        for id in ids {
+            lease.add(Ref::Image(id))?;
+            // It may have gone before the lease was on it. If it is still there, it stays.
+            let Some(image) = self.store().images().get(&id)? else { continue };
+            if self.config(&id)?.platform().runs_on(platform) {
+                return Ok(Some(image));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -138,6 +138,8 @@ struct Pull<'a> {
     client: &'a Client,
     reference: &'a Reference,
     platform: &'a Platform,
+    /// Whether the reference means this image from then on.
+    takes_name: bool,
     lease: &'a Lease,
     observer: &'a PullObserver<'a>,
 }
@@ -154,8 +156,23 @@ impl Images {
         now: i64,
         observer: &PullObserver<'_>,
     ) -> Result<Pulled, PullError> {
+        self.pull_for(client, reference, platform, true, lease, now, observer)
+    }
+
+    /// The same, for somebody to whom the name does not matter if not `takes_name`.
+    #[allow(clippy::too_many_arguments, reason = "each is one thing the caller decides")]
+    pub(crate) fn pull_for(
+        &self,
+        client: &Client,
+        reference: &Reference,
+        platform: &Platform,
+        takes_name: bool,
+        lease: &Lease,
+        now: i64,
+        observer: &PullObserver<'_>,
+    ) -> Result<Pulled, PullError> {
         let reference = &reference.clone().or_latest();
-        let pull = Pull { images: self, client, reference, platform, lease, observer };
+        let pull = Pull { images: self, client, reference, platform, takes_name, lease, observer };
         pull.run(now)
     }
 }
@@ -349,7 +366,7 @@ impl Pull<'_> {
         let names: Vec<ImageName> = self
             .reference
             .tag()
-            .filter(|_| self.reference.digest().is_none())
+            .filter(|_| self.reference.digest().is_none() && self.takes_name)
             .map(name)
             .into_iter()
             .collect();

@@ -1,17 +1,14 @@
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use dhow_oci::{Descriptor, DiffId, Digest, Reference, media_type};
 use dhow_registry::{Client, Pushed, RegistryError};
 use dhow_store::{DatabaseError, Image, Lease, LeaseError, PutBlobError, PutImageError, Ref, RepoDigest};
 
+use crate::form::{Dialect, LayerForm};
+use crate::package::{Package, each_once};
 use crate::travel::WrittenManifest;
 use crate::{Images, ReadImageError, TravelError};
-
-/// Layers that are sent at once.
-const LAYERS_AT_ONCE_MAX: usize = 4;
 
 /// What happens while an image leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +99,12 @@ impl Images {
         observer: &PushObserver<'_>,
     ) -> Result<PushedImage, PushError> {
         lease.add(Ref::Image(image.record.id))?;
+        if let Some(package) = self.whole_package(image) {
+            let pushed = self.push_package(client, &package, target, lease, observer)?;
+            let repo_digest = RepoDigest { repository: target.name(), digest: pushed.digest };
+            self.store().images().put(&image.record, &[], &[repo_digest])?;
+            return Ok(pushed);
+        }
         let push = Push { images: self, client, target, lease, observer };
         let manifest = match push.original(image)? {
             Some(manifest) => manifest,
@@ -111,7 +114,56 @@ impl Images {
     }
 }
 
+impl Images {
+    /// Sends a package to where `target` says: under its tag, or, if it has none, by digest alone. Layers go
+    /// first, then configurations and manifests, and what `target` will stand for last.
+    pub fn push_package(
+        &self,
+        client: &Client,
+        package: &Package,
+        target: &Reference,
+        lease: &Lease,
+        observer: &PushObserver<'_>,
+    ) -> Result<PushedImage, PushError> {
+        let push = Push { images: self, client, target, lease, observer };
+        let layers = package
+            .images
+            .iter()
+            .flat_map(|image| image.diff_ids.iter().copied().zip(&image.manifest.manifest.layers));
+        each_once(
+            layers,
+            |(_, layer)| layer.digest,
+            |(diff_id, layer)| {
+                (observer)(&PushEvent::LayerStarted { diff_id });
+                push.send(diff_id, layer)
+            },
+        )?;
+        for image in &package.images {
+            push.bytes(&image.manifest.manifest.config, &image.config)?;
+            if package.index.is_some() {
+                let descriptor = &image.manifest.descriptor;
+                let by_digest = target.with_digest(descriptor.digest);
+                client.push_manifest(&by_digest, &descriptor.media_type, &image.manifest.bytes)?;
+            }
+        }
+        let root = package.index.as_ref().map(|(descriptor, bytes)| (descriptor, bytes));
+        let first = &package.images[0].manifest;
+        let (descriptor, bytes) = root.unwrap_or((&first.descriptor, &first.bytes));
+        let digest = client.push_manifest(target, &descriptor.media_type, bytes)?;
+        let sent = package.images.iter().flat_map(|image| &image.manifest.manifest.layers);
+        let sent: Vec<Digest> = sent.map(|layer| layer.digest).collect();
+        self.store().layers().put_sources(&sent, target.registry(), target.repository())?;
+        Ok(PushedImage { digest, size_bytes: bytes.len() as u64 })
+    }
+}
+
 impl Push<'_> {
+    fn bytes(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), PushError> {
+        let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(Cursor::new(bytes.to_vec()))) };
+        self.client.push_blob(self.target, descriptor, None, &open)?;
+        Ok(())
+    }
+
     /// Sends the layers of the manifest the image came with; `None` if there is none or some of its bytes
     /// are nowhere to be had.
     fn original(&self, image: &Image) -> Result<Option<WrittenManifest>, PushError> {
@@ -136,17 +188,18 @@ impl Push<'_> {
 
     /// Sends the layers in the forms that are here, or are made now, and writes a manifest of them.
     fn anew(&self, image: &Image) -> Result<WrittenManifest, PushError> {
+        let form = LayerForm::default();
         let sent = self.each_layer(image, |position| {
             let diff_id = image.record.diff_ids[position];
             (self.observer)(&PushEvent::LayerStarted { diff_id });
-            let descriptor = self.images.travelling(image, position, self.lease)?;
+            let descriptor = self.images.travelling(&image.record.diff_ids, position, &form, self.lease)?;
             self.send(diff_id, &descriptor)?;
             Ok(descriptor)
         })?;
         let layers = image.record.diff_ids.iter().map(|diff_id| sent[diff_id].clone()).collect();
         let config = self.images.config_bytes(&image.record.id)?;
         let config = Descriptor::new(media_type::OCI_CONFIG, image.record.id, config.len() as u64);
-        Ok(WrittenManifest::new(config, layers))
+        Ok(WrittenManifest::new(Dialect::Oci, config, layers, BTreeMap::new()))
     }
 
     /// Calls `act` once per distinct layer, on several threads.
@@ -156,27 +209,7 @@ impl Push<'_> {
         act: impl Fn(usize) -> Result<T, PushError> + Sync,
     ) -> Result<BTreeMap<DiffId, T>, PushError> {
         let diff_ids = &image.record.diff_ids;
-        let mut seen = BTreeSet::new();
-        let jobs: VecDeque<usize> = (0..diff_ids.len()).filter(|at| seen.insert(diff_ids[*at])).collect();
-        let workers = jobs.len().min(LAYERS_AT_ONCE_MAX);
-        let (jobs, done) = (Mutex::new(jobs), Mutex::new(Ok(BTreeMap::new())));
-        let work = || {
-            while let Some(position) = next(&jobs, &done) {
-                let result = act(position);
-                let mut done = locked(&done);
-                match (result, done.as_mut()) {
-                    (Ok(value), Ok(map)) => drop(map.insert(diff_ids[position], value)),
-                    (Err(error), Ok(_)) => *done = Err(error),
-                    (_, Err(_)) => {}
-                }
-            }
-        };
-        thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(work);
-            }
-        });
-        done.into_inner().unwrap_or_else(PoisonError::into_inner)
+        each_once(0..diff_ids.len(), |position| diff_ids[*position], act)
     }
 
     /// Sees to it that the repository has a layer.
@@ -199,8 +232,7 @@ impl Push<'_> {
 
     fn finish(&self, image: &Image, manifest: &WrittenManifest) -> Result<PushedImage, PushError> {
         let config = self.images.config_bytes(&image.record.id)?;
-        let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(Cursor::new(config.clone()))) };
-        self.client.push_blob(self.target, &manifest.manifest.config, None, &open)?;
+        self.bytes(&manifest.manifest.config, &config)?;
         let media_type = &manifest.descriptor.media_type;
         let digest = self.client.push_manifest(self.target, media_type, &manifest.bytes)?;
         self.remember(image, manifest, digest)?;
@@ -222,12 +254,4 @@ impl Push<'_> {
         store.images().put(&record, &[], &[repo_digest])?;
         Ok(())
     }
-}
-
-fn next<T>(jobs: &Mutex<VecDeque<usize>>, done: &Mutex<Result<T, PushError>>) -> Option<usize> {
-    if locked(done).is_err() { None } else { locked(jobs).pop_front() }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

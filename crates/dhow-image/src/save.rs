@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use dhow_oci::{Descriptor, Digest, Reference, media_type};
 use dhow_store::{DatabaseError, Image, Lease, LeaseError, ReadError, Ref};
 
-use crate::archive::{
-    DOCKER_MANIFEST, DockerItem, IMAGE_NAME, OCI_INDEX, OCI_LAYOUT, OCI_LAYOUT_TEXT, REF_NAME,
-};
+use crate::form::{Dialect, LayerForm};
+use crate::layout_write::{self as layout, Layout, TarSink};
+use crate::package::each_once;
 use crate::travel::WrittenManifest;
 use crate::{FindError, Images, ReadImageError, TravelError};
 
@@ -40,15 +41,17 @@ pub enum SaveError {
     /// The images could not be protected from gc.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// The archive cannot be written.
+    /// The archive or folder cannot be written.
     #[error("cannot write the archive")]
     Write(#[from] io::Error),
-}
-
-/// An image that is ready to be written.
-struct Packed<'a> {
-    item: &'a SaveItem,
-    manifest: WrittenManifest,
+    /// The folder has an index that is none.
+    #[error("{} is malformed", path.display())]
+    Layout {
+        /// The index.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
 }
 
 impl Images {
@@ -95,17 +98,22 @@ impl Images {
     pub fn save(&self, items: &[SaveItem], lease: &Lease, output: impl Write) -> Result<(), SaveError> {
         let protect: Vec<Ref> = items.iter().map(|item| Ref::Image(item.image.record.id)).collect();
         lease.add_all(&protect)?;
-        let pack = |item| Ok(Packed { item, manifest: self.packed(item, lease)? });
-        let packed: Vec<Packed<'_>> = items.iter().map(pack).collect::<Result<_, SaveError>>()?;
-        let mut tar = tar::Builder::new(output);
-        for (digest, source) in blobs(&packed) {
-            self.append_blob(&mut tar, &digest, source)?;
-        }
-        append(&mut tar, OCI_INDEX, &to_json(&index(&packed)))?;
-        append(&mut tar, DOCKER_MANIFEST, &to_json(&docker(&packed)))?;
-        append(&mut tar, OCI_LAYOUT, OCI_LAYOUT_TEXT.as_bytes())?;
-        tar.into_inner()?.flush()?;
-        Ok(())
+        let pack = |item| self.packed(item, lease);
+        let manifests: Vec<WrittenManifest> = items.iter().map(pack).collect::<Result<_, SaveError>>()?;
+        let pairs = || items.iter().zip(&manifests);
+        let entries = pairs().flat_map(|(item, manifest)| {
+            let root = Descriptor { annotations: BTreeMap::new(), ..manifest.descriptor.clone() };
+            layout::entries(&root, &item.names)
+        });
+        let docker = pairs().map(|(item, manifest)| layout::docker_item(manifest, &item.names));
+        let layout = Layout {
+            blobs: blobs(&manifests),
+            index: layout::index_of(entries.collect()),
+            docker: Some(docker.collect()),
+        };
+        let mut sink = TarSink::new(output);
+        layout.write(&self.store().content(), &mut sink)?;
+        Ok(sink.finish()?)
     }
 
     fn packed(&self, item: &SaveItem, lease: &Lease) -> Result<WrittenManifest, SaveError> {
@@ -115,93 +123,24 @@ impl Images {
         {
             return Ok(original);
         }
-        let positions = 0..item.image.record.diff_ids.len();
-        let layers = positions.map(|position| self.travelling(&item.image, position, lease));
-        let layers = layers.collect::<Result<_, _>>()?;
+        let stack = &item.image.record.diff_ids;
+        let form = LayerForm::default();
+        let travelling = |position: usize| self.travelling(stack, position, &form, lease);
+        let layers = each_once(0..stack.len(), |position| stack[*position], travelling)?;
+        let layers = stack.iter().map(|diff_id| layers[diff_id].clone()).collect();
         let size = self.config_bytes(&item.image.record.id)?.len() as u64;
         let config = Descriptor::new(media_type::OCI_CONFIG, item.image.record.id, size);
-        Ok(WrittenManifest::new(config, layers))
-    }
-
-    fn append_blob(
-        &self,
-        tar: &mut tar::Builder<impl Write>,
-        digest: &Digest,
-        source: Option<&[u8]>,
-    ) -> Result<(), SaveError> {
-        let path = blob_path(digest);
-        if let Some(bytes) = source {
-            return Ok(append(tar, &path, bytes)?);
-        }
-        let blob = self.store().content().open(digest)?;
-        Ok(tar.append_data(&mut header(blob.size_bytes()), path, blob)?)
+        Ok(WrittenManifest::new(Dialect::Oci, config, layers, BTreeMap::new()))
     }
 }
 
 /// Every blob once, sorted; manifests bring their bytes along as they may be in no store yet.
-fn blobs<'a>(packed: &'a [Packed<'_>]) -> BTreeMap<Digest, Option<&'a [u8]>> {
+fn blobs(manifests: &[WrittenManifest]) -> BTreeMap<Digest, Option<&[u8]>> {
     let mut blobs = BTreeMap::new();
-    for Packed { manifest, .. } in packed {
+    for manifest in manifests {
         let content = manifest.manifest.layers.iter().chain([&manifest.manifest.config]);
         blobs.extend(content.map(|descriptor| (descriptor.digest, None)));
         blobs.insert(manifest.descriptor.digest, Some(manifest.bytes.as_slice()));
     }
     blobs
-}
-
-fn index(packed: &[Packed<'_>]) -> dhow_oci::Index {
-    let entry = |packed: &Packed<'_>, name: Option<&Reference>| {
-        let mut descriptor = packed.manifest.descriptor.clone();
-        descriptor.annotations.clear();
-        if let Some(name) = name {
-            let tag = name.tag().unwrap_or_default().to_owned();
-            descriptor.annotations.insert(IMAGE_NAME.to_owned(), name.to_string());
-            descriptor.annotations.insert(REF_NAME.to_owned(), tag);
-        }
-        descriptor
-    };
-    let entries = packed.iter().flat_map(|packed| {
-        let named: Vec<Descriptor> = packed.item.names.iter().map(|name| entry(packed, Some(name))).collect();
-        if named.is_empty() { vec![entry(packed, None)] } else { named }
-    });
-    dhow_oci::Index {
-        schema_version: 2,
-        media_type: Some(media_type::OCI_INDEX.to_owned()),
-        manifests: entries.collect(),
-        annotations: BTreeMap::new(),
-        other: serde_json::Map::new(),
-    }
-}
-
-fn docker(packed: &[Packed<'_>]) -> Vec<DockerItem> {
-    let item = |packed: &Packed<'_>| {
-        let names: Vec<String> = packed.item.names.iter().map(Reference::familiar).collect();
-        DockerItem {
-            config: blob_path(&packed.manifest.manifest.config.digest),
-            repo_tags: Some(names).filter(|names| !names.is_empty()),
-            layers: packed.manifest.manifest.layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
-        }
-    };
-    packed.iter().map(item).collect()
-}
-
-fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("an index has only text for keys")
-}
-
-fn blob_path(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
-}
-
-fn append(tar: &mut tar::Builder<impl Write>, path: &str, bytes: &[u8]) -> io::Result<()> {
-    tar.append_data(&mut header(bytes.len() as u64), path, bytes)
-}
-
-/// No time, no owner: equal images give equal archives.
-fn header(size: u64) -> tar::Header {
-    let mut header = tar::Header::new_ustar();
-    header.set_size(size);
-    header.set_mode(0o644);
-    header.set_mtime(0);
-    header
 }

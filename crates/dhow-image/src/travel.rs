@@ -1,19 +1,23 @@
 //! The bytes in which layers leave: those they came in, or else, once, ours.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
-use std::num::NonZeroUsize;
-use std::path::Path;
-use std::thread;
+use std::path::{Path, PathBuf};
 
-use dhow_layer::{CompressOptions, Compression, Compressor, Decompressor, DiffError, DiffOptions, write_tar};
+use dhow_layer::{Compression, Compressor, Decompressor, DiffError, DiffOptions, write_tar};
 use dhow_oci::{Descriptor, DiffId, Digest, Digester, Document, MANIFEST_BYTES_MAX, Manifest, media_type};
 use dhow_snapshot::Snapshotter as _;
-use dhow_store::{AcquireError, CommitError, DatabaseError, Image, IngestError, LayerBlob, Lease, ReadError};
+use dhow_store::{
+    AcquireError, CommitError, DatabaseError, Image, IngestError, LayerBlob, Lease, PutRecordError, ReadError,
+};
 
+use crate::form::{Dialect, LayerForm};
 use crate::{Images, ReadImageError};
 
 /// Between tar writer and compressor.
 const BUFFER_BYTES: usize = 128 << 10;
+/// Records of layers' travelling bytes that were made here: by what compressor, under the blob's digest.
+const MADE_HERE: &str = "layer-form";
 
 /// Why a layer cannot leave.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +61,9 @@ pub enum TravelError {
     /// The compressed bytes could not be stored.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// How they were compressed could not be recorded.
+    #[error(transparent)]
+    Record(#[from] PutRecordError),
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -71,29 +78,25 @@ pub(crate) struct WrittenManifest {
 }
 
 impl WrittenManifest {
-    /// A manifest of our own making.
+    /// A manifest of our own making. Layers are called by the names that `dialect` has for them: a manifest
+    /// that mixes both is refused by some registries.
     ///
-    /// It speaks OCI, as its layers then may be zstd and every registry and engine of the last years reads
-    /// it. Layers of a Docker base are called by their OCI names, which mean the same bytes; a manifest that
-    /// mixes both is refused by some registries. Who needs Docker's types keeps them by not rebuilding:
-    /// an image that came with a Docker manifest leaves with it.
-    pub(crate) fn new(config: Descriptor, layers: Vec<Descriptor>) -> WrittenManifest {
-        let layers =
-            layers.into_iter().map(|layer| Descriptor { media_type: oci(&layer.media_type), ..layer });
-        let manifest = Manifest::new(media_type::OCI_MANIFEST, config, layers.collect());
+    /// Unless somebody wants otherwise it speaks OCI, as its layers then may be zstd and every registry and
+    /// engine of the last years reads it. An image that came with a Docker manifest leaves with it.
+    pub(crate) fn new(
+        dialect: Dialect,
+        config: Descriptor,
+        layers: Vec<Descriptor>,
+        annotations: BTreeMap<String, String>,
+    ) -> WrittenManifest {
+        let named = |layer: Descriptor| Descriptor { media_type: dialect.layer(&layer.media_type), ..layer };
+        let layers = layers.into_iter().map(named).collect();
+        let config = Descriptor { media_type: dialect.config().to_owned(), ..config };
+        let manifest = Manifest { annotations, ..Manifest::new(dialect.manifest(), config, layers) };
         let bytes = serde_json::to_vec(&manifest).expect("a manifest has only text for keys");
-        let descriptor = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
+        let descriptor = Descriptor::of(dialect.manifest(), &bytes);
         WrittenManifest { descriptor, bytes, manifest }
     }
-}
-
-fn oci(layer: &str) -> String {
-    match layer {
-        media_type::DOCKER_LAYER => media_type::OCI_LAYER,
-        media_type::DOCKER_LAYER_GZIP => media_type::OCI_LAYER_GZIP,
-        other => other,
-    }
-    .to_owned()
 }
 
 impl Images {
@@ -124,23 +127,27 @@ impl Images {
         Some(WrittenManifest { descriptor, bytes, manifest: *manifest })
     }
 
-    fn document(&self, descriptor: &Descriptor) -> Option<(Vec<u8>, Document)> {
+    pub(crate) fn document(&self, descriptor: &Descriptor) -> Option<(Vec<u8>, Document)> {
         let bytes = self.store().content().read_bounded(&descriptor.digest, MANIFEST_BYTES_MAX).ok()?;
         let served_as = Some(descriptor.media_type.as_str()).filter(|name| !name.is_empty());
         let document = Document::parse(served_as, &bytes).ok()?;
         Some((bytes, document))
     }
 
-    /// The compressed bytes of the layer at `position` of an image, in the store and protected by `lease`.
-    /// Bytes that another tool made are kept as they came; ours are made when first needed and remembered.
+    /// The travelling bytes of the layer at `position` of a stack, in the store and protected by `lease`.
+    ///
+    /// Bytes that another tool made are kept as they came, unless `form` insists on its own; ours are made
+    /// when first needed and remembered.
     pub(crate) fn travelling(
         &self,
-        image: &Image,
+        stack: &[DiffId],
         position: usize,
+        form: &LayerForm,
         lease: &Lease,
     ) -> Result<Descriptor, TravelError> {
-        let diff_id = image.record.diff_ids[position];
+        let diff_id = stack[position];
         let mut plain = None;
+        let mut made_here = None;
         for blob in self.store().layers().blobs_of(&diff_id)? {
             if self.store().content().acquire(lease, &blob.digest)?.is_none() {
                 continue;
@@ -149,38 +156,53 @@ impl Images {
                 plain = Some(blob);
                 continue;
             }
-            return Ok(Descriptor::new(blob.media_type, blob.digest, blob.size_bytes));
+            match self.made_as(&blob.digest)? {
+                None if form.accepts_foreign(&blob.media_type) => return Ok(descriptor(blob)),
+                Some(made_as) if made_as == form.id().as_str() => made_here = Some(blob),
+                _ => {}
+            }
+        }
+        if let Some(blob) = made_here {
+            return Ok(descriptor(blob));
         }
         let blob = match plain {
-            Some(plain) => self.compress(diff_id, lease, |output| {
+            Some(plain) if form.compression == Compression::None => plain,
+            Some(plain) => self.compress(diff_id, form, lease, |output| {
                 let mut input = Decompressor::new(self.store().content().open(&plain.digest)?)
                     .map_err(|source| TravelError::Compress { diff_id, source })?;
                 let copied = io::copy(&mut input, output);
                 copied.map(drop).map_err(|source| TravelError::Compress { diff_id, source })
             })?,
             None => {
-                let snapshots = self.layer_snapshots(&image.record.diff_ids)?;
-                let folder = self.snapshots().layer_path(&snapshots[position]);
-                let folder = folder.ok_or(ReadImageError::LayerMissing { diff_id })?;
-                self.compress(diff_id, lease, |output| tar(diff_id, &folder, output))?
+                let folder = self.layer_folder(stack, position)?;
+                self.compress(diff_id, form, lease, |output| tar(diff_id, &folder, output))?
             }
         };
-        self.store().layers().put_blobs(std::slice::from_ref(&blob))?;
-        Ok(Descriptor::new(blob.media_type, blob.digest, blob.size_bytes))
+        Ok(descriptor(blob))
+    }
+
+    fn layer_folder(&self, stack: &[DiffId], position: usize) -> Result<PathBuf, ReadImageError> {
+        let snapshots = self.layer_snapshots(&stack[..=position])?;
+        let folder = self.snapshots().layer_path(&snapshots[position]);
+        folder.ok_or(ReadImageError::LayerMissing { diff_id: stack[position] })
+    }
+
+    /// Which compressor of ours made these bytes; `None` if they came from elsewhere.
+    fn made_as(&self, digest: &Digest) -> Result<Option<String>, DatabaseError> {
+        Ok(self.store().records(MADE_HERE).get(&digest.to_string())?.map(|record| record.body))
     }
 
     /// Compresses what `write` writes and stores it if it is the layer.
     fn compress(
         &self,
         diff_id: DiffId,
+        form: &LayerForm,
         lease: &Lease,
         write: impl FnOnce(&mut dyn Write) -> Result<(), TravelError>,
     ) -> Result<LayerBlob, TravelError> {
         let failed = |source| TravelError::Compress { diff_id, source };
         let ingest = self.store().content().ingest(lease)?;
-        let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let options = CompressOptions::new(Compression::Gzip, threads);
-        let compressor = Compressor::new(ingest, &options).map_err(failed)?;
+        let compressor = Compressor::new(ingest, &form.options()).map_err(failed)?;
         let mut output = BufWriter::with_capacity(
             BUFFER_BYTES,
             Digested { output: compressor, digester: Digester::sha256() },
@@ -193,9 +215,16 @@ impl Images {
             return Err(TravelError::Lost { diff_id });
         }
         let blob = ingest.commit()?;
-        let media_type = media_type::OCI_LAYER_GZIP.to_owned();
-        Ok(LayerBlob { digest: blob.digest, diff_id, media_type, size_bytes: blob.size_bytes })
+        let media_type = Dialect::Oci.layer_of(form.compression).to_owned();
+        let blob = LayerBlob { digest: blob.digest, diff_id, media_type, size_bytes: blob.size_bytes };
+        self.store().records(MADE_HERE).put_soon(&blob.digest.to_string(), form.id().as_str(), &[])?;
+        self.store().layers().put_blobs(std::slice::from_ref(&blob))?;
+        Ok(blob)
     }
+}
+
+fn descriptor(blob: LayerBlob) -> Descriptor {
+    Descriptor::new(blob.media_type, blob.digest, blob.size_bytes)
 }
 
 fn tar(diff_id: DiffId, folder: &Path, output: &mut dyn Write) -> Result<(), TravelError> {

@@ -115,6 +115,29 @@ pub fn write_tar(dir: &Path, output: impl Write, options: &DiffOptions) -> Resul
     Ok(Differ::new(output, options, false).run(dir)?.1)
 }
 
+/// A file system that becomes part of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TarTree {
+    /// The folder in the archive that it is put into; empty for none.
+    pub folder: PathBuf,
+    /// Where it is.
+    pub dir: PathBuf,
+}
+
+/// Writes several file systems as one plain archive, each into its folder.
+pub fn write_tar_of(
+    trees: &[TarTree],
+    output: impl Write,
+    options: &DiffOptions,
+) -> Result<TarSummary, DiffError> {
+    let output = BufWriter::with_capacity(READ_BYTES, output);
+    let mut differ = Differ::new(output, options, false);
+    for tree in trees {
+        differ.tree(tree)?;
+    }
+    Ok(differ.finish()?.1)
+}
+
 /// Computes what the folder's stream is called, without storing it. Reading and hashing overlap.
 pub fn digests(dir: &Path, options: &DiffOptions) -> Result<LayerDigests, DiffError> {
     let (writer, mut reader) = ring();
@@ -183,10 +206,26 @@ impl<'a, W: Write> Differ<'a, W> {
     }
 
     fn run(mut self, dir: &Path) -> Result<(Walked<W>, TarSummary), DiffError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::openat(CWD, dir, flags, Mode::empty())
-            .map_err(|error| DiffError::Read { path: dir.to_path_buf(), source: error.into() })?;
-        self.directory_contents(&root)?;
+        self.directory_contents(&open_dir(dir)?)?;
+        self.finish()
+    }
+
+    fn tree(&mut self, tree: &TarTree) -> Result<(), DiffError> {
+        let root = open_dir(&tree.dir)?;
+        self.links.clear();
+        self.path.clear();
+        for part in &tree.folder {
+            if !self.path.is_empty() {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(part.as_bytes());
+            let folder = Entry { kind: EntryKind::Directory, mode: 0o755, ..Entry::mark(&self.path) };
+            self.emit(&Entry { raw_path: [&self.path[..], b"/"].concat(), ..folder })?;
+        }
+        self.directory_contents(&root)
+    }
+
+    fn finish(self) -> Result<(Walked<W>, TarSummary), DiffError> {
         let (output, size_bytes) = self.tar.finish().map_err(DiffError::Write)?;
         let summary = TarSummary { entries: self.entries, size_bytes, content_bytes: self.content_bytes };
         Ok((Walked { output, content: self.content }, summary))
@@ -356,6 +395,12 @@ impl<'a, W: Write> Differ<'a, W> {
     fn shown(&self) -> PathBuf {
         PathBuf::from(OsStr::from_bytes(&self.path))
     }
+}
+
+fn open_dir(dir: &Path) -> Result<OwnedFd, DiffError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, dir, flags, Mode::empty())
+        .map_err(|error| DiffError::Read { path: dir.to_path_buf(), source: error.into() })
 }
 
 impl Entry {

@@ -177,7 +177,14 @@ impl Root {
 
     /// Renames within the root; `to` must not exist.
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let result = self.rename_places(from, to);
+        let result = self.rename_places(from, to, rustix::fs::RenameFlags::NOREPLACE);
+        self.forget_parent();
+        result
+    }
+
+    /// Renames within the root; what is at `to` is replaced at once, if it is not a directory with entries.
+    pub fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let result = self.rename_places(from, to, rustix::fs::RenameFlags::empty());
         self.forget_parent();
         result
     }
@@ -286,9 +293,8 @@ impl Root {
         Ok(rustix::fs::openat(&place.parent, place.name, flags, Mode::empty())?)
     }
 
-    fn rename_places(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn rename_places(&self, from: &Path, to: &Path, flags: rustix::fs::RenameFlags) -> io::Result<()> {
         let (from, to) = (self.place(from)?, self.place(to)?);
-        let flags = rustix::fs::RenameFlags::NOREPLACE;
         Ok(rustix::fs::renameat_with(&from.parent, from.name, &to.parent, to.name, flags)?)
     }
 

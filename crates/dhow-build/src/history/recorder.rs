@@ -136,7 +136,7 @@ impl Recorder {
                 target: request.target.clone(),
                 names: request.names.iter().map(ToString::to_string).collect(),
                 build_args: build_args.collect(),
-                platform: request.platform.as_ref().map(ToString::to_string),
+                platforms: request.platforms.iter().map(ToString::to_string).collect(),
                 no_cache: request.no_cache,
             },
             image: result.as_ref().ok().map(|built| built.image),

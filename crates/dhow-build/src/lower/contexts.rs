@@ -175,7 +175,7 @@ impl Lowering<'_> {
         let site = Site { position: format!("context {name}"), instruction: format!("context {name}") };
         let cache = if self.request.no_cache { CachePolicy::Refresh } else { CachePolicy::Use };
         let inputs = [nothing].into_iter().chain(input).collect();
-        self.graph.add(Vertex { op: Op::Copy(op), inputs, site, cache })
+        self.vertices.add(Vertex { op: Op::Copy(op), inputs, site, cache })
     }
 }
 

@@ -43,14 +43,14 @@ impl Lowering<'_> {
     pub(super) fn fetch_vertex(&mut self, source: HttpSource) -> VertexId {
         let site = Site { position: format!("url {}", source.shown()), instruction: "fetch".to_owned() };
         let op = Op::Fetch(source);
-        self.graph.add(Vertex { op, inputs: Vec::new(), site, cache: CachePolicy::Bypass })
+        self.vertices.add(Vertex { op, inputs: Vec::new(), site, cache: CachePolicy::Bypass })
     }
 
     /// The files of a commit need to come but once.
     pub(super) fn check_out_vertex(&mut self, source: GitSource) -> VertexId {
         let site = Site { position: format!("git {source}"), instruction: format!("git {source}") };
         let cache = if self.request.no_cache { CachePolicy::Refresh } else { CachePolicy::Use };
-        self.graph.add(Vertex { op: Op::CheckOut(source), inputs: Vec::new(), site, cache })
+        self.vertices.add(Vertex { op: Op::CheckOut(source), inputs: Vec::new(), site, cache })
     }
 }
 

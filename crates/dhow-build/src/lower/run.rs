@@ -1,6 +1,7 @@
 //! What a `RUN` means.
 
 use dhow_dockerfile::{NetworkMode, RunInstruction, Script, Security};
+use dhow_oci::Platform;
 use dhow_runtime::Rlimit;
 
 use super::{Current, Lowering, Written, layer_history};
@@ -62,6 +63,7 @@ impl Lowering<'_> {
             },
             mounts,
             sandbox: self.sandbox(run),
+            foreign: Some(scope.config.platform()).filter(|platform| !platform.runs_on(&Platform::host())),
         };
         let count = if visible.is_empty() {
             String::new()

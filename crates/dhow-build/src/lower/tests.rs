@@ -46,7 +46,7 @@ fn plan(text: &str, change: impl FnOnce(&mut BuildRequest)) -> String {
     let (dockerfile, diagnostics) = Dockerfile::parse(text);
     assert!(!diagnostics.iter().any(|found| found.is_error()), "{diagnostics:?}");
     let mut request = BuildRequest {
-        platform: Some("linux/amd64".parse().expect("a platform")),
+        platforms: vec!["linux/amd64".parse().expect("a platform")],
         ..BuildRequest::new(PathBuf::new())
     };
     change(&mut request);
@@ -81,7 +81,7 @@ fn show(plan: &Plan) -> String {
         }
         .expect("text");
     }
-    let run = &plan.target().config.config;
+    let run = &plan.target(&plan.targets[0]).config.config;
     writeln!(told, "image env {:?} cwd {} cmd {:?}", &run.env[1..], run.working_dir, run.cmd).expect("text");
     told
 }
@@ -91,6 +91,7 @@ fn describe(op: &Op) -> String {
         Op::Base { .. } => "base".to_owned(),
         Op::Fetch(source) => format!("fetch {}", source.shown()),
         Op::CheckOut(source) => format!("check out {source}"),
+        Op::All => "all".to_owned(),
         Op::Workdir(workdir) => format!("mkdir {} for {:?}", workdir.path, workdir.user),
         Op::Run(run) => {
             let env = run.env.iter().skip(1).map(|var| format!("{}={} ", var.name, var.value));
@@ -375,4 +376,21 @@ fn a_named_context_stands_in_for_stages_images_and_sources() {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
     }));
+}
+
+#[test]
+fn platforms_share_what_comes_out_equal() {
+    let text = "FROM --platform=$BUILDPLATFORM base AS build\nRUN common\nARG TARGETARCH\nRUN for $TARGETARCH\n\
+                FROM scratch\nCOPY --from=build /out /\n";
+    let told = plan(text, |request| {
+        request.platforms =
+            ["linux/amd64", "linux/s390x"].map(|text| text.parse().expect("a platform")).to_vec();
+        request.build_args.insert("BUILDPLATFORM".to_owned(), "linux/amd64".to_owned());
+    });
+    let shared: Vec<&str> = told.lines().filter(|line| line.contains("  =")).collect();
+    let expected = expect![[r#"
+        linux/s390x build 1/4  =0  FROM base AS build
+        linux/s390x build 2/4  =1  RUN common
+        linux/s390x stage-1 1/2  =3  FROM scratch"#]];
+    expected.assert_eq(&shared.join("\n"));
 }

@@ -19,6 +19,9 @@ pub(crate) fn run_facts(run: &RunOp, facts: &mut Facts) {
     facts.text(FactKind::Option, "working directory", run.cwd.as_str());
     facts.text(FactKind::Option, "user", run.user.as_str());
     facts.text(FactKind::Option, "network", run.network.name());
+    if let Some(platform) = &run.foreign {
+        facts.text(FactKind::Option, "platform", platform.to_string());
+    }
     sandbox_facts(&run.sandbox, facts);
     for mount in &run.mounts {
         facts.text(FactKind::Option, mount.name(), mount.fact());

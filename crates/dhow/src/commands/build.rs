@@ -10,6 +10,7 @@ use dhow_oci::{Platform, Reference};
 
 use clap::ArgAction;
 
+use super::build_outputs::OutputArgs;
 use super::build_proxies::add_proxies;
 use super::build_run_flags::BuildRunFlags;
 use super::build_why::WhyArgs;
@@ -19,6 +20,8 @@ use crate::error::CliError;
 use crate::progress::{self, Progress, ProgressMode};
 use crate::ui::Ui;
 
+/// The time that no file and no document of the image is later than, by a convention of reproducible builds.
+const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
 
 /// Build an image from a Dockerfile
@@ -43,9 +46,9 @@ pub(crate) struct BuildArgs {
     /// Label for the image (can be repeated)
     #[arg(long = "label", value_name = "NAME=VALUE")]
     labels: Vec<String>,
-    /// What the image shall run on, such as linux/amd64
-    #[arg(long, env = "DOCKER_DEFAULT_PLATFORM")]
-    platform: Option<Platform>,
+    /// What the image shall run on, such as linux/amd64; several, with commas between them, make an index
+    #[arg(long = "platform", env = "DOCKER_DEFAULT_PLATFORM", value_delimiter = ',')]
+    platforms: Vec<Platform>,
     /// Run every step, whether its result is known or not
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, hide_possible_values = true)]
     no_cache: bool,
@@ -73,6 +76,8 @@ pub(crate) struct BuildArgs {
     sources: SourceArgs,
     #[command(flatten)]
     why: WhyArgs,
+    #[command(flatten)]
+    output: OutputArgs,
     /// Remove intermediate containers; dhow leaves none
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     rm: Option<bool>,
@@ -92,7 +97,7 @@ enum NetworkArg {
     None,
 }
 
-pub(crate) fn run(args: BuildArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
+pub(crate) fn run(mut args: BuildArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
     if args.rm == Some(false) {
         return Err(CliError::new("--rm=false is not supported: a step leaves no container behind"));
     }
@@ -100,7 +105,12 @@ pub(crate) fn run(args: BuildArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, C
     let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
     let iidfile = args.iidfile.clone();
     let explain = args.why.explain;
-    let mut request = request(args, names.clone())?;
+    let output = args.output.request()?;
+    if mode == ProgressMode::Classic && OutputArgs::takes_stdout(&output) {
+        return Err(CliError::new("--progress=classic and the result cannot both go to standard output"));
+    }
+    let output_args = std::mem::take(&mut args.output);
+    let mut request = BuildRequest { output, ..request(args, names.clone())? };
     add_proxies(&engine.credentials_file(), &mut request.build_args)?;
     let context_bytes = match mode {
         ProgressMode::Classic => Some(engine.context_bytes(&request)?),
@@ -117,7 +127,8 @@ pub(crate) fn run(args: BuildArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, C
         std::fs::write(&path, built.image.to_string())
             .map_err(|error| CliError::new(format!("cannot write {}: {error}", path.display())))?;
     }
-    if mode == ProgressMode::Quiet {
+    output_args.write_metadata(&request.output, &names, &built)?;
+    if mode == ProgressMode::Quiet && !OutputArgs::takes_stdout(&request.output) {
         ui.line(built.image)?;
     }
     Ok(0)
@@ -198,7 +209,7 @@ fn request(args: BuildArgs, names: Vec<Reference>) -> Result<BuildRequest, CliEr
         build_args: build_args(&args.build_args),
         target: args.target,
         labels: labels(&args.labels),
-        platform: args.platform,
+        platforms: distinct(args.platforms),
         no_cache: args.no_cache,
         no_cache_filter: args.why.no_cache_filter,
         pull: args.pull,
@@ -213,13 +224,22 @@ fn request(args: BuildArgs, names: Vec<Reference>) -> Result<BuildRequest, CliEr
     })
 }
 
+/// The platforms, each once.
+fn distinct(platforms: Vec<Platform>) -> Vec<Platform> {
+    let mut seen = std::collections::BTreeSet::new();
+    platforms.into_iter().filter(|platform| seen.insert(platform.clone())).collect()
+}
+
 /// `NAME=value`, or `NAME` for its value in the environment; a name that is not set there is left out.
 fn build_args(args: &[String]) -> BTreeMap<String, String> {
     let pair = |arg: &String| match arg.split_once('=') {
         Some((name, value)) => Some((name.to_owned(), value.to_owned())),
         None => std::env::var(arg).ok().map(|value| (arg.clone(), value)),
     };
-    args.iter().filter_map(pair).collect()
+    let given: BTreeMap<String, String> = args.iter().filter_map(pair).collect();
+    // As with buildx, what the environment says holds unless an argument says otherwise.
+    let epoch = std::env::var(SOURCE_DATE_EPOCH).ok().map(|value| (SOURCE_DATE_EPOCH.to_owned(), value));
+    epoch.into_iter().chain(given).collect()
 }
 
 fn labels(args: &[String]) -> BTreeMap<String, String> {

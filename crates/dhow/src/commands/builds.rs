@@ -257,7 +257,7 @@ fn inspect(args: &InspectArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliEr
     field("Context:", &build.request.context)?;
     field("Dockerfile:", &build.request.dockerfile)?;
     field("Target:", build.request.target.as_deref().unwrap_or_default())?;
-    field("Platform:", build.request.platform.as_deref().unwrap_or_default())?;
+    field("Platform:", &build.request.platforms.join(","))?;
     field("Started:", &when::local(build.started_us / 1_000_000))?;
     field("Duration:", &seconds(build.started_us, build.ended_us))?;
     field("Status:", status(&build))?;
@@ -311,7 +311,7 @@ fn described(build: &BuildRecord) -> Value {
         "Context": build.request.context,
         "Dockerfile": build.request.dockerfile,
         "Target": build.request.target,
-        "Platform": build.request.platform,
+        "Platform": build.request.platforms.join(","),
         "BuildArgs": build.request.build_args,
         "Names": build.request.names,
         "Started": time(build.started_us),

@@ -97,6 +97,10 @@ impl Progress for Plain {
             BuildEvent::Pulling(reference, dhow_engine::PullEvent::Started) => {
                 super::complain(&format!("pulling {}\n", reference.familiar()));
             }
+            BuildEvent::Exporting(text) => super::complain(&format!("{text}\n")),
+            BuildEvent::Pushing(name, dhow_engine::PushEvent::LayerPushed { diff_id }) => {
+                super::complain(&format!("pushed {} to {}\n", diff_id.digest().short(), name.familiar()));
+            }
             _ => {}
         }
     }

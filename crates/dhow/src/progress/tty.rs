@@ -217,6 +217,10 @@ impl Progress for Tty {
             BuildEvent::Pulling(reference, dhow_engine::PullEvent::Started) => {
                 self.draw(&format!(" pulling {}\n", reference.familiar()));
             }
+            BuildEvent::Exporting(text) => self.draw(&format!(" {text}\n")),
+            BuildEvent::Pushing(name, dhow_engine::PushEvent::LayerPushed { diff_id }) => {
+                self.draw(&format!(" pushed {} to {}\n", diff_id.digest().short(), name.familiar()));
+            }
             _ => {}
         }
     }

@@ -21,7 +21,7 @@ fn facts(text: &str, change: impl FnOnce(&mut BuildRequest)) -> String {
         Ok(plan) => plan,
         Err(error) => return format!("error {error}\n"),
     };
-    let vertex = plan.graph.vertex(plan.target().vertex);
+    let vertex = plan.graph.vertex(plan.vertex);
     let Op::Run(run) = &vertex.op else { panic!("the last step is no RUN") };
     let mut facts = Facts::new();
     run_facts(run, &mut facts);

@@ -1,0 +1,125 @@
+//! `SOURCE_DATE_EPOCH`: no time in the image is later than it, so that it does not matter when it is built.
+
+use std::collections::BTreeMap;
+
+use dhow_oci::ImageConfig;
+
+use super::{Export, Made};
+use crate::error::ExportError;
+use crate::output::PackRequest;
+
+const NAME: &str = "SOURCE_DATE_EPOCH";
+
+/// What `SOURCE_DATE_EPOCH` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Epoch {
+    /// This time, in seconds since 1970.
+    At(i64),
+    /// That of the build context: of its commit, or of what was downloaded. A folder has none.
+    Context,
+}
+
+/// The value of `SOURCE_DATE_EPOCH` is no time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid {NAME} {value:?}: write seconds since 1970, or `context`")]
+pub struct EpochError {
+    value: String,
+}
+
+impl Epoch {
+    /// What the build arguments say.
+    pub(crate) fn from_args(args: &BTreeMap<String, String>) -> Result<Option<Epoch>, EpochError> {
+        match args.get(NAME).map(String::as_str) {
+            None | Some("") => Ok(None),
+            Some("context") => Ok(Some(Epoch::Context)),
+            Some(value) => {
+                let seconds =
+                    value.parse().ok().filter(|seconds| jiff::Timestamp::from_second(*seconds).is_ok());
+                let invalid = EpochError { value: value.to_owned() };
+                seconds.map(|seconds| Some(Epoch::At(seconds))).ok_or(invalid)
+            }
+        }
+    }
+
+    /// The time, in seconds since 1970, where that of the context is known.
+    pub(crate) fn seconds(self, context: Option<i64>) -> Option<i64> {
+        match self {
+            Epoch::At(seconds) => Some(seconds),
+            Epoch::Context => context,
+        }
+    }
+}
+
+impl Export<'_, '_> {
+    /// The configuration with the times it is to have, and with layers whose files have them too.
+    pub(super) fn timed(&self, made: &Made, pack: &PackRequest) -> Result<ImageConfig, ExportError> {
+        let mut config = made.config.clone();
+        let Some(epoch) = pack.epoch.or(self.epoch) else {
+            if pack.rewrite_timestamp == Some(true) {
+                let message = "rewrite-timestamp wants a time: set SOURCE_DATE_EPOCH";
+                return Err(ExportError::Invalid(message.to_owned()));
+            }
+            return Ok(config);
+        };
+        date(&mut config, epoch);
+        if pack.rewrite_timestamp.unwrap_or(true) {
+            self.say("rewriting layers with SOURCE_DATE_EPOCH");
+            let stack = made.config.rootfs.diff_ids.clone();
+            for position in made.base_layers..stack.len() {
+                let cut = self.images.cut_times(&stack, position, epoch, self.lease)?;
+                config.rootfs.diff_ids[position] = cut;
+            }
+        }
+        Ok(config)
+    }
+}
+
+/// Puts `epoch` in the place of every later time, and of every time that is not known.
+fn date(config: &mut ImageConfig, epoch: i64) {
+    let Ok(at) = jiff::Timestamp::from_second(epoch) else { return };
+    let text = at.to_string();
+    let is_later = |created: &Option<String>| {
+        let parsed = created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        parsed.is_none_or(|created| created > at)
+    };
+    for entry in config.history.iter_mut().filter(|entry| is_later(&entry.created)) {
+        entry.created = Some(text.clone());
+    }
+    config.created = Some(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use dhow_oci::History;
+
+    use super::*;
+
+    fn epoch(value: &str) -> Result<Option<Epoch>, EpochError> {
+        Epoch::from_args(&BTreeMap::from([(NAME.to_owned(), value.to_owned())]))
+    }
+
+    #[test]
+    fn the_epoch_is_a_number_or_the_context() {
+        assert_eq!(epoch("1700000000"), Ok(Some(Epoch::At(1_700_000_000))));
+        assert_eq!(epoch("0"), Ok(Some(Epoch::At(0))));
+        assert_eq!(epoch(""), Ok(None));
+        assert_eq!(epoch("context"), Ok(Some(Epoch::Context)));
+        for wrong in ["today", "99999999999999999", "1.5"] {
+            assert!(epoch(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn earlier_times_stay() {
+        let entry = |created: &str| History { created: Some(created.to_owned()), ..History::default() };
+        let mut config = ImageConfig {
+            created: Some("2026-01-01T00:00:00Z".to_owned()),
+            history: vec![entry("1999-12-31T00:00:00Z"), entry("2026-01-01T00:00:00Z"), History::default()],
+            ..ImageConfig::default()
+        };
+        date(&mut config, 1_000_000_000);
+        let created: Vec<_> = config.history.iter().filter_map(|entry| entry.created.as_deref()).collect();
+        assert_eq!(created, ["1999-12-31T00:00:00Z", "2001-09-09T01:46:40Z", "2001-09-09T01:46:40Z"]);
+        assert_eq!(config.created.as_deref(), Some("2001-09-09T01:46:40Z"));
+    }
+}
