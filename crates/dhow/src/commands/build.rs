@@ -10,6 +10,7 @@ use dhow_oci::{Platform, Reference};
 
 use clap::ArgAction;
 
+use super::build_docker_flags::DockerFlags;
 use super::build_outputs::OutputArgs;
 use super::build_proxies::add_proxies;
 use super::build_run_flags::BuildRunFlags;
@@ -84,6 +85,8 @@ pub(crate) struct BuildArgs {
     /// Always remove intermediate containers; dhow leaves none
     #[arg(long, hide = true)]
     force_rm: bool,
+    #[command(flatten)]
+    docker: DockerFlags,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -101,6 +104,7 @@ pub(crate) fn run(mut args: BuildArgs, engine: &Engine, ui: &mut Ui) -> Result<u
     if args.rm == Some(false) {
         return Err(CliError::new("--rm=false is not supported: a step leaves no container behind"));
     }
+    args.docker.check()?;
     let names = references(&args.tags)?;
     let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
     let iidfile = args.iidfile.clone();

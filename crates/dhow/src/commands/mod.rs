@@ -3,6 +3,7 @@
 pub(crate) mod attach;
 pub(crate) mod build;
 mod build_cache;
+mod build_docker_flags;
 mod build_outputs;
 mod build_proxies;
 mod build_run_flags;
