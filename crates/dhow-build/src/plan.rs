@@ -47,7 +47,7 @@ pub(crate) struct BaseImage {
 }
 
 /// What a vertex does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
     /// Waits for the results of several platforms.
     All,
@@ -65,7 +65,7 @@ pub(crate) enum Op {
     CheckOut(GitSource),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RunOp {
     pub args: Vec<String>,
     /// A script given in place that begins with `#!`.
@@ -83,14 +83,14 @@ pub(crate) struct RunOp {
     pub sandbox: Sandbox,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ScriptFile {
     pub path: String,
     pub content: String,
 }
 
 /// What surrounds a program: what it is called, may do and use.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sandbox {
     pub hostname: String,
     /// Keeps nothing of the host from it.
@@ -103,7 +103,7 @@ pub(crate) struct Sandbox {
     pub resources: Resources,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EnvVar {
     pub name: String,
     pub value: String,
@@ -111,7 +111,7 @@ pub(crate) struct EnvVar {
     pub is_arg: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CopyOp {
     pub from: CopyFrom,
     pub sources: Vec<CopySource>,
@@ -154,7 +154,7 @@ pub(crate) enum CopyFrom {
     Stage(String),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WorkdirOp {
     pub path: String,
     pub user: String,
@@ -244,11 +244,9 @@ impl Vertices {
     }
 
     pub(crate) fn add(&mut self, vertex: Vertex<Op>) -> VertexId {
-        // What an operation prints is all that it is.
-        let op = format!("{:?}", vertex.op);
         let is_same = |id: &&VertexId| {
             let held = self.graph.vertex(**id);
-            held.site == vertex.site && held.inputs == vertex.inputs && format!("{:?}", held.op) == op
+            held.site == vertex.site && held.inputs == vertex.inputs && held.op == vertex.op
         };
         if let Some(held) = self.ids[..self.shared].iter().find(is_same) {
             return *held;
