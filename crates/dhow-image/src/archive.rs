@@ -1,7 +1,11 @@
 //! The files of an archive of images. One tar is both an OCI image layout and what `docker load` has always
 //! read; both lead to the same blobs.
 
+use dhow_oci::Digest;
 use serde::{Deserialize, Serialize};
+
+/// The largest document that lists or describes images.
+pub(crate) const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
 
 pub(crate) const OCI_LAYOUT: &str = "oci-layout";
 pub(crate) const OCI_LAYOUT_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -11,6 +15,11 @@ pub(crate) const DOCKER_MANIFEST: &str = "manifest.json";
 pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";
 /// The annotation of image-spec, which many fill with the tag alone.
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// Where a blob is.
+pub(crate) fn blob_path(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
+}
 
 /// One image in docker's `manifest.json`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

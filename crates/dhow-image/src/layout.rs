@@ -1,5 +1,7 @@
 //! Images in a layout on this machine: an OCI image layout folder, as `skopeo copy` and `docker buildx` write it.
 
+mod write;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -9,12 +11,13 @@ use dhow_store::{Begun, Blob, CommitError, Expected, IngestError, Lease, ReadErr
 use dhow_sys::beneath::Root;
 
 use crate::Images;
-use crate::archive::{OCI_INDEX, REF_NAME};
+use crate::archive::{DOCUMENT_BYTES_MAX, OCI_INDEX, REF_NAME, blob_path};
 use crate::images::CONFIG_BYTES_MAX;
 use crate::install::{Install, InstallError, Stack};
 
-/// The largest index and manifest that is read.
-const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
+pub use write::LayoutTarget;
+pub(crate) use write::{LayoutFiles, TarSink, docker_item, entries, index_of};
+
 /// How deep indexes may nest.
 const INDEX_DEPTH_MAX: usize = 4;
 /// How long another process may take to write a blob of the layout.
@@ -254,10 +257,6 @@ impl Reader<'_> {
         let sealed = ingest.seal().map_err(|error| self.malformed(part, error))?;
         Ok((sealed.blob(), Some(sealed)))
     }
-}
-
-fn blob_path(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
 #[cfg(test)]

@@ -15,15 +15,15 @@ use dhow_store::{
     ReadError, Sealed, SyncBefore,
 };
 
-use crate::archive::{DOCKER_MANIFEST, DockerItem, IMAGE_NAME, OCI_INDEX, REF_NAME};
+use crate::archive::{
+    DOCKER_MANIFEST, DOCUMENT_BYTES_MAX, DockerItem, IMAGE_NAME, OCI_INDEX, REF_NAME, blob_path,
+};
 use crate::images::CONFIG_BYTES_MAX;
 use crate::install::{Install, InstallError, Stack};
 use crate::{Images, PullObserver, SaveImageError};
 
 /// Files in an archive.
 const FILES_MAX: usize = 100_000;
-/// The documents in an archive that list its images.
-const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
 /// Links that lead to links: old archives have one level of them.
 const LINKS_MAX: usize = 8;
 /// How long another process may take to write a blob of the archive.
@@ -384,10 +384,6 @@ fn name_of(entry: &Descriptor) -> Option<Reference> {
     let full = |text: &&String| text.contains(['/', ':']);
     let text = entry.annotations.get(IMAGE_NAME).or_else(|| entry.annotations.get(REF_NAME).filter(full));
     text?.parse().ok()
-}
-
-fn blob_path(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
 /// The digest that a path in an image layout stands for.

@@ -6,7 +6,7 @@ use dhow_oci::{Descriptor, Digest, Reference, media_type};
 use dhow_store::{DatabaseError, Image, Lease, LeaseError, ReadError, Ref};
 
 use crate::form::{Dialect, LayerForm};
-use crate::layout_write::{self as layout, Layout, TarSink};
+use crate::layout::{self, LayoutFiles, TarSink};
 use crate::package::each_once;
 use crate::travel::WrittenManifest;
 use crate::{FindError, Images, ReadImageError, TravelError};
@@ -106,7 +106,7 @@ impl Images {
             layout::entries(&root, &item.names)
         });
         let docker = pairs().map(|(item, manifest)| layout::docker_item(manifest, &item.names));
-        let layout = Layout {
+        let layout = LayoutFiles {
             blobs: blobs(&manifests),
             index: layout::index_of(entries.collect()),
             docker: Some(docker.collect()),

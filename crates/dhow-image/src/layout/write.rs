@@ -9,14 +9,12 @@ use dhow_oci::{Descriptor, Digest, Index, Reference, media_type};
 use dhow_store::ContentStore;
 
 use crate::archive::{
-    DOCKER_MANIFEST, DockerItem, IMAGE_NAME, OCI_INDEX, OCI_LAYOUT, OCI_LAYOUT_TEXT, REF_NAME,
+    DOCKER_MANIFEST, DOCUMENT_BYTES_MAX, DockerItem, IMAGE_NAME, OCI_INDEX, OCI_LAYOUT, OCI_LAYOUT_TEXT,
+    REF_NAME, blob_path,
 };
 use crate::package::Package;
 use crate::travel::WrittenManifest;
 use crate::{Images, SaveError};
-
-/// The largest `index.json` of a folder that is added to.
-const INDEX_BYTES_MAX: u64 = 16 << 20;
 
 /// Where the files of a layout go.
 pub(crate) trait Sink {
@@ -73,7 +71,7 @@ impl Sink for FolderSink<'_> {
 }
 
 /// What a layout holds.
-pub(crate) struct Layout<'a> {
+pub(crate) struct LayoutFiles<'a> {
     /// Every blob once; documents bring their bytes along as they may be in no store.
     pub(crate) blobs: BTreeMap<Digest, Option<&'a [u8]>>,
     pub(crate) index: Index,
@@ -81,7 +79,7 @@ pub(crate) struct Layout<'a> {
     pub(crate) docker: Option<Vec<DockerItem>>,
 }
 
-impl Layout<'_> {
+impl LayoutFiles<'_> {
     pub(crate) fn write(&self, content: &ContentStore<'_>, sink: &mut dyn Sink) -> Result<(), SaveError> {
         for (digest, bytes) in &self.blobs {
             let path = blob_path(digest);
@@ -125,7 +123,7 @@ impl Images {
         target: LayoutTarget<'_>,
     ) -> Result<(), SaveError> {
         let item = || docker_item(&package.images[0].manifest, names);
-        let mut layout = Layout {
+        let mut layout = LayoutFiles {
             blobs: package.blobs(),
             index: index_of(entries(&package.root, names)),
             docker: docker.then(|| vec![item()]),
@@ -150,7 +148,7 @@ impl Images {
 fn held(path: &PathBuf) -> Result<Option<Index>, SaveError> {
     let mut bytes = Vec::new();
     match File::open(path) {
-        Ok(file) => file.take(INDEX_BYTES_MAX).read_to_end(&mut bytes)?,
+        Ok(file) => file.take(DOCUMENT_BYTES_MAX).read_to_end(&mut bytes)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };
@@ -209,10 +207,6 @@ pub(crate) fn docker_item(manifest: &WrittenManifest, names: &[Reference]) -> Do
 
 fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("an index has only text for keys")
-}
-
-fn blob_path(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
 #[cfg(test)]
