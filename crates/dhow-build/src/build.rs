@@ -17,6 +17,7 @@ use dhow_sys::userns::IdMap;
 
 use crate::cache::{Neighbours, StepCache};
 use crate::context::{Context, DockerfileText};
+use crate::date::{self, Dates};
 use crate::debug::Sessions;
 use crate::error::{BuildError, StepError, StepFailure, StoreFailure, chain, while_doing};
 use crate::event::{BuildEvent, Built, StepId, StepInfo, StepResult};
@@ -113,10 +114,15 @@ impl Builder<'_> {
         for diagnostic in &warnings {
             observer(BuildEvent::Warning { file: &file.name, source: &text, diagnostic });
         }
+        let context_time = place.time;
         let context = Context::new(place, &file, request.sources.modes)?;
         let named = named_folders(request)?;
         // What makes no sense is told before anything runs.
         let epoch = export::check(request)?;
+        let locks = locks_dir(self.run_dir);
+        let dates = Dates { request, context: context_time, remote: &remote, locks: &locks, observer };
+        let epoch = dates.resolve(epoch)?;
+        let request = &*date::resolved(request, epoch);
         let world = BuildWorld {
             builder: self,
             request,
@@ -143,8 +149,7 @@ impl Builder<'_> {
             named: &named,
             plan: &plan,
             source: &source,
-            // A folder has no time of its own.
-            epoch: epoch.and_then(|epoch| epoch.seconds(None)),
+            epoch,
         };
         build.run()
     }

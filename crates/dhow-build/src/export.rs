@@ -22,8 +22,8 @@ use crate::event::{BuildEvent, Built};
 use crate::output::{ArchiveDest, ImageOutput, LayoutDest, Output, OutputRequest, PackRequest};
 use crate::request::BuildRequest;
 
-pub(crate) use epoch::Epoch;
 pub use epoch::EpochError;
+pub(crate) use epoch::{Epoch, NAME as EPOCH};
 
 /// Between an archive and its file.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -280,7 +280,7 @@ pub(crate) fn check(request: &BuildRequest) -> Result<Option<Epoch>, BuildError>
         Output::Local { .. } | Output::Tar { .. } => &[],
     });
     check_annotations(request, request.output.annotations.iter().chain(own))?;
-    Ok(Epoch::from_args(&request.build_args)?)
+    Ok(Epoch::of(request)?)
 }
 
 fn check_outputs(request: &BuildRequest) -> Result<(), ExportError> {

@@ -96,8 +96,10 @@ impl Executor<'_> {
     /// The blob of a file that came by HTTP, under the name and with the time it has there.
     fn fetched_file(&self, copy: &CopyOp, fetched: &Fetched, facts: &mut Facts) -> Result<Found, StepError> {
         const DOING: &str = "cannot open what was fetched";
-        let time = fetched.modified.seconds.to_string();
-        facts.text(FactKind::Option, format!("last modified of {}", fetched.name), time);
+        // One without a time is as old as can be.
+        let modified = fetched.modified.unwrap_or_default();
+        let fact = format!("last modified of {}", fetched.name);
+        facts.text(FactKind::Option, fact, modified.to_string());
         let path = self.images.store().content().path(&fetched.digest);
         let (dir, name) = (path.parent().unwrap_or(Path::new("/")), path.file_name().unwrap_or_default());
         let root = Root::open(dir).map_err(while_doing(DOING))?;
@@ -105,7 +107,7 @@ impl Executor<'_> {
         let found = root.stat(&path).map_err(while_doing(DOING))?;
         let mut stat = found;
         stat.st_mode = FileType::RegularFile.as_raw_mode() | FETCHED_MODE;
-        stat.st_mtime = fetched.modified.seconds;
+        stat.st_mtime = modified;
         stat.st_mtime_nsec = 0;
         stat.st_nlink = 1;
         let entries = vec![Entry { path, relative: PathBuf::new(), stat, found }];

@@ -19,6 +19,7 @@ mod chmod;
 mod configure;
 mod context;
 mod copy;
+mod date;
 mod debug;
 mod error;
 mod event;

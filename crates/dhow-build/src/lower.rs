@@ -115,7 +115,8 @@ fn lower_for<'a>(
 ) -> Result<(Lowered, usize), BuildError> {
     let host = Platform::host();
     let target_platform = platform.unwrap_or(&host).clone();
-    let arguments = Arguments::new(request.build_args.clone(), &host, &target_platform);
+    let stage = request.target.as_deref();
+    let arguments = Arguments::new(request.build_args.clone(), &host, &target_platform, stage);
     let mut lowering = Lowering {
         source,
         request,

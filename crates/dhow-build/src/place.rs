@@ -31,6 +31,8 @@ pub(crate) struct Place {
     pub folder: Option<PathBuf>,
     /// Tells it from all others on this machine.
     pub identity: String,
+    /// When it was committed, or what was downloaded was last changed, in seconds since 1970.
+    pub time: Option<i64>,
     /// The Dockerfile, where all that came was one.
     pub dockerfile: Option<Vec<u8>>,
     /// Goes when the tree is not needed any more.
@@ -63,7 +65,7 @@ impl Place {
         }
         let root = Arc::new(Root::open(&real).map_err(error)?);
         let identity = real.display().to_string();
-        Ok(Place { root, folder: Some(real), identity, dockerfile: None, _aside: None })
+        Ok(Place { root, folder: Some(real), identity, time: None, dockerfile: None, _aside: None })
     }
 
     fn url(url: &str, remote: &Remote<'_>, locks: &Path) -> Result<Place, BuildError> {
@@ -78,7 +80,8 @@ impl Place {
             let fetched = remote.fetch(&source)?;
             let path = remote.images.store().content().path(&fetched.digest);
             let file = fs::File::open(path).map_err(while_doing("cannot read what was fetched"))?;
-            Place::stream(file, &source.shown(), remote)
+            let place = Place::stream(file, &source.shown(), remote)?;
+            Ok(Place { time: fetched.modified, ..place })
         };
         fetch().map_err(failed)
     }
@@ -86,6 +89,7 @@ impl Place {
     /// The files of a commit. They are kept as the layer of a step is, so the next build need not fetch them.
     fn repository(source: &GitSource, remote: &Remote<'_>, locks: &Path) -> Result<Place, StepError> {
         let step = checked_out(source, remote, locks)?;
+        let time = time_of(&step);
         let parents = Rootfs::base(step).parents()?;
         let spec = remote.images.snapshots().view(&parents);
         let root = look_at(&spec.map_err(while_doing("cannot look into the build context"))?)?;
@@ -93,6 +97,7 @@ impl Place {
             root: Arc::new(root),
             folder: None,
             identity: source.to_string(),
+            time,
             dockerfile: None,
             _aside: None,
         })
@@ -127,7 +132,7 @@ impl Place {
         };
         let root = Root::open(aside.path()).map_err(while_doing("cannot open the build context"))?;
         let (root, identity) = (Arc::new(root), name.to_owned());
-        Ok(Place { root, folder: None, identity, dockerfile, _aside: Some(aside) })
+        Ok(Place { root, folder: None, identity, time: None, dockerfile, _aside: Some(aside) })
     }
 }
 
@@ -153,6 +158,28 @@ fn checked_out(source: &GitSource, remote: &Remote<'_>, locks: &Path) -> Result<
     let step = remote.check_out(source, &commit)?;
     cache.record(&Past { key, step: format!("git {source}"), facts, inputs: Vec::new() }, &step)?;
     Ok(step)
+}
+
+/// A layer of a commit is as old as the commit.
+fn time_of(step: &Step) -> Option<i64> {
+    let created = step.created.as_deref()?.parse::<jiff::Timestamp>();
+    Some(created.ok()?.as_second())
+}
+
+/// The time of the commit that a source leads to, in seconds since 1970.
+pub(crate) fn commit_time(
+    source: &GitSource,
+    remote: &Remote<'_>,
+    locks: &Path,
+) -> Result<Option<i64>, BuildError> {
+    let step = checked_out(source, remote, locks);
+    Ok(time_of(&step.map_err(failed(&format!("the build context {source}")))?))
+}
+
+/// When a file was last changed, as its server says, in seconds since 1970.
+pub(crate) fn download_time(source: &HttpSource, remote: &Remote<'_>) -> Result<Option<i64>, BuildError> {
+    let fetched = remote.fetch(source).map_err(StepError::from);
+    Ok(fetched.map_err(failed(&format!("the build context {}", source.shown())))?.modified)
 }
 
 fn failed(what: &str) -> impl FnOnce(StepError) -> BuildError + use<> {

@@ -33,11 +33,19 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub(crate) fn new(given: BTreeMap<String, String>, build: &Platform, target: &Platform) -> Arguments {
+    /// `stage` is the one that was asked for by name.
+    pub(crate) fn new(
+        given: BTreeMap<String, String>,
+        build: &Platform,
+        target: &Platform,
+        stage: Option<&str>,
+    ) -> Arguments {
         let mut automatic = BTreeMap::new();
+        automatic.insert("TARGETSTAGE".to_owned(), stage.unwrap_or("default").to_owned());
         for (prefix, platform) in [("BUILD", build), ("TARGET", target)] {
             automatic.insert(format!("{prefix}PLATFORM"), platform.to_string());
             automatic.insert(format!("{prefix}OS"), platform.os.clone());
+            automatic.insert(format!("{prefix}OSVERSION"), platform.os_version.clone().unwrap_or_default());
             automatic.insert(format!("{prefix}ARCH"), platform.architecture.clone());
             automatic.insert(format!("{prefix}VARIANT"), platform.variant.clone().unwrap_or_default());
         }

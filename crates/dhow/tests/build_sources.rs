@@ -304,6 +304,44 @@ fn a_context_may_come_from_elsewhere() {
     assert_eq!(leftovers(&rig), Vec::<String>::new());
 }
 
+#[test]
+fn a_build_may_be_dated_as_its_context() {
+    let Some(rig) = Rig::start() else { return };
+    let repo = repository(&rig);
+    let dockerfile = "FROM alpine\nARG SOURCE_DATE_EPOCH=none\nRUN echo $SOURCE_DATE_EPOCH >/f\n";
+    let app = rig.context("dated", &[("Dockerfile", dockerfile)]);
+    app.ok("tar -cf ../dated.tar .");
+    let server = files(vec![("/dated.tar", std::fs::read(rig.path("work/dated.tar")).expect("a tar"))]);
+    let (at, repo) = (&server.address, repo.display());
+    let commit = rig.at("repo").ok("git log -1 --format=%ct v1");
+    let build = "docker build -q -f - --build-arg";
+    let (from_git, from_http) = (format!("file://{repo}#v1"), format!("http://{at}/dated.tar"));
+    for (args, seconds) in [
+        (format!("SOURCE_DATE_EPOCH=context {from_git}"), &*commit),
+        (format!("SOURCE_DATE_EPOCH=context {from_http}"), "1577836800"),
+        (format!("SOURCE_DATE_EPOCH=x --build-context x={from_git} ."), &*commit),
+        (format!("SOURCE_DATE_EPOCH=x --build-context x={from_http} ."), "1577836800"),
+    ] {
+        // The second time the commit is not checked out any more.
+        for time in ["first", "second"] {
+            let image = app.ok(&format!("sh -c '{build} {args} <Dockerfile'"));
+            let created = app.ok(&format!("docker inspect --format {{{{.Created}}}} {image}"));
+            assert_eq!(app.ok(&format!("date -d {created} +%s")), seconds, "{args}, {time}");
+            assert_eq!(app.ok(&format!("docker run --rm {image} cat /f")), seconds, "{args}, {time}");
+        }
+    }
+    let plain = "docker build --progress=plain -t dated --build-arg";
+    let said = app.run(&format!("{plain} SOURCE_DATE_EPOCH=context .")).both();
+    assert!(
+        said.contains("SOURCE_DATE_EPOCH is ignored: the build context has no time of its own"),
+        "{said}"
+    );
+    assert_eq!(app.ok("docker run --rm dated cat /f"), "none");
+    let said =
+        app.fails(&format!("{plain} SOURCE_DATE_EPOCH=x --build-context x=docker-image://alpine ."), 1);
+    assert!(said.contains("build context x is neither a repository nor a download"), "{said}");
+}
+
 /// What builds left in the store and the run-time folder.
 fn leftovers(rig: &Rig) -> Vec<String> {
     let names = |folder: &str| std::fs::read_dir(rig.path(folder)).into_iter().flatten().flatten();

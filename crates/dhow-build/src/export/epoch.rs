@@ -1,51 +1,46 @@
 //! `SOURCE_DATE_EPOCH`: no time in the image is later than it, so that it does not matter when it is built.
 
-use std::collections::BTreeMap;
-
 use dhow_oci::ImageConfig;
 
 use super::{Export, Made};
 use crate::error::ExportError;
 use crate::output::PackRequest;
+use crate::request::BuildRequest;
 
-const NAME: &str = "SOURCE_DATE_EPOCH";
+pub(crate) const NAME: &str = "SOURCE_DATE_EPOCH";
 
 /// What `SOURCE_DATE_EPOCH` asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Epoch {
     /// This time, in seconds since 1970.
     At(i64),
     /// That of the build context: of its commit, or of what was downloaded. A folder has none.
     Context,
+    /// That of the named context.
+    Named(String),
 }
 
 /// The value of `SOURCE_DATE_EPOCH` is no time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid {NAME} {value:?}: write seconds since 1970, or `context`")]
+#[error("invalid {NAME} {value:?}: write seconds since 1970, `context`, or the name of a build context")]
 pub struct EpochError {
     value: String,
 }
 
 impl Epoch {
     /// What the build arguments say.
-    pub(crate) fn from_args(args: &BTreeMap<String, String>) -> Result<Option<Epoch>, EpochError> {
-        match args.get(NAME).map(String::as_str) {
+    pub(crate) fn of(request: &BuildRequest) -> Result<Option<Epoch>, EpochError> {
+        match request.build_args.get(NAME).map(String::as_str) {
             None | Some("") => Ok(None),
             Some("context") => Ok(Some(Epoch::Context)),
             Some(value) => {
                 let seconds =
                     value.parse().ok().filter(|seconds| jiff::Timestamp::from_second(*seconds).is_ok());
+                let named =
+                    || request.sources.named.contains_key(value).then(|| Epoch::Named(value.to_owned()));
                 let invalid = EpochError { value: value.to_owned() };
-                seconds.map(|seconds| Some(Epoch::At(seconds))).ok_or(invalid)
+                seconds.map(Epoch::At).or_else(named).map(Some).ok_or(invalid)
             }
-        }
-    }
-
-    /// The time, in seconds since 1970, where that of the context is known.
-    pub(crate) fn seconds(self, context: Option<i64>) -> Option<i64> {
-        match self {
-            Epoch::At(seconds) => Some(seconds),
-            Epoch::Context => context,
         }
     }
 }
@@ -95,15 +90,19 @@ mod tests {
     use super::*;
 
     fn epoch(value: &str) -> Result<Option<Epoch>, EpochError> {
-        Epoch::from_args(&BTreeMap::from([(NAME.to_owned(), value.to_owned())]))
+        let mut request = BuildRequest::new(std::path::PathBuf::from("."));
+        request.build_args.insert(NAME.to_owned(), value.to_owned());
+        request.sources.named.insert("vendor".to_owned(), "https://h/x.git".to_owned());
+        Epoch::of(&request)
     }
 
     #[test]
-    fn the_epoch_is_a_number_or_the_context() {
+    fn the_epoch_is_a_number_or_a_context() {
         assert_eq!(epoch("1700000000"), Ok(Some(Epoch::At(1_700_000_000))));
         assert_eq!(epoch("0"), Ok(Some(Epoch::At(0))));
         assert_eq!(epoch(""), Ok(None));
         assert_eq!(epoch("context"), Ok(Some(Epoch::Context)));
+        assert_eq!(epoch("vendor"), Ok(Some(Epoch::Named("vendor".to_owned()))));
         for wrong in ["today", "99999999999999999", "1.5"] {
             assert!(epoch(wrong).is_err(), "{wrong}");
         }

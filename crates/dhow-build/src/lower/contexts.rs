@@ -43,6 +43,15 @@ impl NamedContext {
         Ok(contexts)
     }
 
+    /// The one of a name as it was given.
+    pub(crate) fn find(
+        named: &BTreeMap<String, String>,
+        name: &str,
+    ) -> Result<Option<NamedContext>, BuildError> {
+        let mut all = NamedContext::parse_all(named)?;
+        Ok(normal(name).and_then(|key| all.remove(&key)))
+    }
+
     fn parse(text: &str) -> Result<NamedContext, String> {
         if let Some(image) = text.strip_prefix("docker-image://") {
             let reference: Reference = image.parse().map_err(|error| format!("{image:?}: {error}"))?;

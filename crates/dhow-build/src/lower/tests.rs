@@ -394,3 +394,23 @@ fn platforms_share_what_comes_out_equal() {
         linux/s390x stage-1 1/2  =3  FROM scratch"#]];
     expected.assert_eq(&shared.join("\n"));
 }
+
+#[test]
+fn automatic_arguments_tell_of_the_build() {
+    let text = "FROM base AS made\nARG TARGETSTAGE\nARG TARGETOSVERSION\nARG BUILDOSVERSION\nARG TARGETARCH\nRUN it\n";
+    let env = |target: Option<&str>, version: Option<&str>, args: &[(&str, &str)]| {
+        let told = plan(text, |request| {
+            request.target = target.map(str::to_owned);
+            request.platforms[0].os_version = version.map(str::to_owned);
+            request.build_args = args.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        });
+        let line = told.lines().find(|line| line.contains("\"it\"")).expect("the step").to_owned();
+        line.split_once(")  ").and_then(|(_, rest)| rest.split_once('[')).expect("variables").0.to_owned()
+    };
+    let default = "TARGETSTAGE=default TARGETOSVERSION= BUILDOSVERSION= TARGETARCH=amd64 ";
+    assert_eq!(env(None, None, &[]), default);
+    let given = "TARGETSTAGE=made TARGETOSVERSION=10.0.1 BUILDOSVERSION= TARGETARCH=amd64 ";
+    assert_eq!(env(Some("made"), Some("10.0.1"), &[]), given);
+    let overridden = "TARGETSTAGE=mine TARGETOSVERSION= BUILDOSVERSION= TARGETARCH=amd64 ";
+    assert_eq!(env(Some("made"), None, &[("TARGETSTAGE", "mine")]), overridden);
+}

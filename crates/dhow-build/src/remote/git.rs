@@ -162,7 +162,7 @@ impl Remote<'_> {
         })
     }
 
-    /// Makes a layer of a commit's files.
+    /// Makes a layer of a commit's files, as old as the commit.
     pub(crate) fn check_out(&self, source: &GitSource, commit: &Commit) -> Result<Step, StepError> {
         let aside = self.aside()?;
         let time = self.fetch_commit(source, commit, aside.path())?;
@@ -171,9 +171,10 @@ impl Remote<'_> {
         let frozen = self.images.freeze(layer.key(), self.lease);
         let frozen = frozen.map_err(while_doing("cannot keep the files of the repository"))?;
         let layers = frozen.map(|layer| Layer::of(&layer));
+        let created = jiff::Timestamp::from_second(time.seconds).ok();
         Ok(Step {
             layers: layers.into_iter().collect(),
-            created: Some((self.clock)().to_string()),
+            created: created.map(|created| created.to_string()),
             log: None,
         })
     }

@@ -5,7 +5,6 @@ use std::io::Read;
 use dhow_oci::Digest;
 use dhow_registry::{Content, Download, DownloadRequest};
 use dhow_store::{Blob, Ref};
-use dhow_sys::beneath::Time;
 use serde::{Deserialize, Serialize};
 
 use super::{Remote, SourceError};
@@ -39,8 +38,8 @@ pub(crate) struct Fetched {
     pub digest: Digest,
     /// The name it has by its URL.
     pub name: String,
-    /// Its `Last-Modified`, or the beginning of time.
-    pub modified: Time,
+    /// Its `Last-Modified`, in seconds since 1970.
+    pub modified: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -201,8 +200,8 @@ fn key(source: &HttpSource) -> String {
 }
 
 fn fetched(source: &HttpSource, known: &Known) -> Fetched {
-    let seconds = known.last_modified.as_deref().and_then(http_date).unwrap_or_default();
-    Fetched { digest: known.digest, name: source.name(), modified: Time { seconds, nanoseconds: 0 } }
+    let modified = known.last_modified.as_deref().and_then(http_date);
+    Fetched { digest: known.digest, name: source.name(), modified }
 }
 
 /// Seconds since 1970 of a time such as `Sun, 06 Nov 1994 08:49:37 GMT`.
