@@ -36,9 +36,7 @@ impl Lowering<'_> {
             }
         };
         let image = if base == "scratch" {
-            let mut config = ImageConfig::scratch(&platform);
-            config.config.working_dir = "/".to_owned();
-            BaseImage { config, layers: Vec::new() }
+            BaseImage { config: scratch(&platform), layers: Vec::new() }
         } else {
             let reference = self.reference(base, stage.span)?;
             self.world.base(&reference, &platform).map_err(|error| self.fail(stage.span, error))?
@@ -73,6 +71,13 @@ impl Lowering<'_> {
         }
         Ok(instructions)
     }
+}
+
+/// The configuration of what begins with no image: BuildKit gives it a working directory.
+pub(super) fn scratch(platform: &Platform) -> ImageConfig {
+    let mut config = ImageConfig::scratch(platform);
+    config.config.working_dir = "/".to_owned();
+    config
 }
 
 /// Makes the configuration of an image one to build upon, and takes the triggers out of it.

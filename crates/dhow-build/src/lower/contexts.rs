@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use dhow_dockerfile::Span;
 use dhow_image::Layout;
-use dhow_oci::{ImageConfig, Reference};
+use dhow_oci::Reference;
 use dhow_solver::{CachePolicy, Site, Vertex, VertexId};
 
+use super::base::scratch;
 use super::{Lowering, StageEnd};
 use crate::error::{BuildError, StepError};
 use crate::plan::{BaseImage, CopyFrom, CopyOp, CopySource, Op, PlannedHistory, PlannedStage};
@@ -153,7 +154,7 @@ impl Lowering<'_> {
 
     /// Files without a configuration.
     fn files_end(&mut self, vertex: VertexId) -> StageEnd {
-        let config = ImageConfig::scratch(&self.platform);
+        let config = scratch(&self.platform);
         let planned = PlannedStage { base: vertex, vertex, config, history: Vec::new() };
         StageEnd { planned, declared: Declared::default() }
     }
