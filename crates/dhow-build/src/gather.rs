@@ -24,7 +24,8 @@ const FETCHED_MODE: u32 = 0o600;
 struct Tree<'a> {
     root: Arc<Root>,
     source: Source<'a>,
-    place: &'a str,
+    /// What it is called.
+    place: String,
 }
 
 impl Executor<'_> {
@@ -67,10 +68,10 @@ impl Executor<'_> {
         let (context, place) = match (&copy.from, stage) {
             (CopyFrom::Stage(name), Some(root)) => {
                 let source = Source { excluded: Some(excluded), ..Source::whole(root) };
-                return Tree { root: Arc::clone(root), source, place: name };
+                return Tree { root: Arc::clone(root), source, place: format!("file system of {name}") };
             }
-            (CopyFrom::Named(name), _) => (&self.named[name], name.as_str()),
-            _ => (self.context, "build context"),
+            (CopyFrom::Named(name), _) => (&self.named[name], format!("build context {name}")),
+            _ => (self.context, "build context".to_owned()),
         };
         Tree { root: Arc::clone(&context.root), source: context.source(Some(excluded)), place }
     }
@@ -83,8 +84,8 @@ impl Executor<'_> {
         found: &mut Vec<Found>,
     ) -> Result<(), StepError> {
         let selected = match copy.parents {
-            true => tree.source.select_with_parents(pattern, tree.place),
-            false => tree.source.select(pattern, tree.place),
+            true => tree.source.select_with_parents(pattern, &tree.place),
+            false => tree.source.select(pattern, &tree.place),
         };
         let instruction = copy.instruction();
         let selected = selected.map_err(|source| StepError::Select { instruction, source })?;

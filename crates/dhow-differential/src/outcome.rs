@@ -10,8 +10,7 @@ use crate::archive::Image;
 /// Comments that BuildKit gives its own history entries.
 const COMMENT: &str = "buildkit.dockerfile.v0";
 /// What old dockers tell about the container that a step ran in, and not about the image.
-const NOT_THE_IMAGES: [&str; 9] = [
-    "ArgsEscaped",
+const NOT_THE_IMAGES: [&str; 8] = [
     "AttachStderr",
     "AttachStdin",
     "AttachStdout",

@@ -48,14 +48,35 @@ fn a_copy_source_that_is_ignored_names_the_line_that_ignores_it() {
     );
 }
 
+/// It leaves no image, no name and nothing that a later build could take. What it keeps for `dhow debug` and the history
+/// goes with these.
 #[test]
-fn a_failing_step_shows_its_output_and_its_status_and_leaves_nothing() {
-    check(
-        &[("Dockerfile", "FROM alpine\nRUN echo first; echo second >&2; exit 42\n")],
-        &["Dockerfile:2", "first", "second", "42"],
-    );
-    check(&[("Dockerfile", "FROM alpine\nRUN [\"/no/such\"]\n")], &["Dockerfile:2", "/no/such"]);
-    check(&[("Dockerfile", "FROM alpine\nUSER nosuch\nRUN true\n")], &["Dockerfile:", "nosuch"]);
+fn a_failing_step_shows_its_output_and_its_status_and_leaves_nothing_to_build_on() {
+    let Some(rig) = Rig::start() else { return };
+    rig.ok("docker pull -q alpine");
+    let before = (rig.holdings(), rig.ok("docker builder du"));
+    let cases: [(&str, &[&str]); 3] = [
+        (
+            "FROM alpine\nRUN echo first; echo second >&2; exit 42\n",
+            &["Dockerfile:2", "first", "second", "42"],
+        ),
+        ("FROM alpine\nRUN [\"/no/such\"]\n", &["Dockerfile:2", "/no/such"]),
+        ("FROM alpine\nUSER nosuch\nRUN true\n", &["Dockerfile:", "nosuch"]),
+    ];
+    for (dockerfile, parts) in cases {
+        let said = rig
+            .context("app", &[("Dockerfile", dockerfile)])
+            .fails("docker build -t app --iidfile ../id .", 1);
+        for part in parts {
+            assert!(said.contains(part), "`{part}` is missing in:\n{said}");
+        }
+        assert!(!rig.path("id").exists(), "there is no image");
+        assert_eq!(rig.ok("docker builder du"), before.1);
+        rig.ok("docker system check");
+    }
+    rig.ok("dhow builder history rm --all");
+    rig.ok("docker image prune --force");
+    assert_eq!(rig.holdings(), before.0);
 }
 
 /// `ADD x.tar /` of tars that try to leave. Whether refused or tamed, the host's file stays.

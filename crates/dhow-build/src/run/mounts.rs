@@ -151,11 +151,13 @@ impl<'a> Executor<'a> {
         facts: &mut Facts,
     ) -> Result<Bound, StepError> {
         let (stage, place) = match &source.from {
-            MountFrom::Context => (None, "build context"),
-            MountFrom::Input { index, name } => (Some(self.view(&inputs[*index])?), name.as_str()),
+            MountFrom::Context => (None, "build context".to_owned()),
+            MountFrom::Input { index, name } => {
+                (Some(self.view(&inputs[*index])?), format!("file system of {name}"))
+            }
         };
         let tree = stage.as_ref().map_or_else(|| self.context.source(None), Source::whole);
-        let found = tree.select_path(Path::new(&source.path), place);
+        let found = tree.select_path(Path::new(&source.path), &place);
         let found = vec![found.map_err(|source| StepError::Select { instruction: INSTRUCTION, source })?];
         let counts = Counts { owner: stage.is_some(), chmod: None };
         let list = hash::tree(self.images.store(), tree.root, &found, &counts, self.now_ns());
