@@ -71,7 +71,7 @@ pub(crate) fn apply(
         }
         InstructionKind::Shell(words) => {
             run.shell = Some(words.clone());
-            Ok(Some(format!("SHELL {}", json(words))))
+            Ok(Some(format!("SHELL [{}]", words.join(" "))))
         }
         InstructionKind::Healthcheck(check) => Ok(Some(healthcheck(run, check))),
         InstructionKind::Onbuild(onbuild) => {

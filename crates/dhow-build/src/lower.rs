@@ -131,7 +131,6 @@ fn lower_for<'a>(
         images: BTreeMap::new(),
         named: NamedContext::parse_all(&request.sources.named)?,
         context_ends: BTreeMap::new(),
-        open_stages: BTreeSet::new(),
     };
     lowering.globals()?;
     let target = lowering.target()?;
@@ -214,8 +213,6 @@ struct Lowering<'a> {
     /// What stands in for stages and images, by name.
     named: BTreeMap<String, NamedContext>,
     context_ends: BTreeMap<String, StageEnd>,
-    /// Stages being lowered, each for the sake of the one before.
-    open_stages: BTreeSet<usize>,
 }
 
 #[derive(Clone)]
@@ -330,9 +327,7 @@ impl Lowering<'_> {
             return Err(self.fail(self.source.dockerfile.stages[index].span, StepError::Invalid(message)));
         }
         self.open.push(index);
-        self.open_stages.insert(index);
         let end = self.stage(index)?;
-        self.open_stages.remove(&index);
         self.open.pop();
         self.stages[index] = Some(end.clone());
         Ok(end)
@@ -477,11 +472,11 @@ impl Lowering<'_> {
                 Some(default) => Some(self.expand(current, at.span, default)?),
                 None => None,
             };
-            texts.push(match &default {
-                Some(default) => format!("{}={default}", arg.name),
+            let value = current.end.declared.declare(&arg.name, default, &self.arguments, &self.globals);
+            texts.push(match value {
+                Some(value) => format!("{}={value}", arg.name),
                 None => arg.name.clone(),
             });
-            current.end.declared.declare(&arg.name, default, &self.arguments, &self.globals);
         }
         let text = format!("ARG {}", texts.join(" "));
         self.step(current, at, None, Some(config_history(text)));
@@ -501,6 +496,13 @@ impl Lowering<'_> {
         let scope = Scope { config: &before, declared, escape };
         let applied = configure::apply(&mut planned.config, &scope, kind, &mut current.has_cmd);
         let text = applied.map_err(|message| self.fail(at.span, StepError::Invalid(message)))?;
+        if let InstructionKind::Env(pairs) = kind {
+            for pair in &pairs.pairs {
+                let name =
+                    Scope { config: &before, declared: &current.end.declared, escape }.expand(&pair.key);
+                current.end.declared.hide(&name.unwrap_or_default());
+            }
+        }
         self.step(current, at, None, text.map(config_history));
         Ok(())
     }

@@ -276,6 +276,7 @@ fn container(
         cwd: run.cwd.clone(),
         user: run.user.clone(),
         hostname: hostname.clone(),
+        no_hostname_variable: true,
         privileged: sandbox.is_insecure,
         namespaces: Namespaces { network, ..Namespaces::default() },
         mounts,

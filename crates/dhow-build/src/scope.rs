@@ -26,6 +26,9 @@ const BUILDER_ARGS_PREFIX: &str = "BUILDKIT_";
 /// The build argument that dates the image.
 const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
+/// Arguments that speak to the builder and are no variables of a `RUN`.
+const NO_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
 /// Values the user gave and values the platform gives.
 pub(crate) struct Arguments {
     given: BTreeMap<String, String>,
@@ -61,9 +64,15 @@ impl Arguments {
         self.given.get(name)
     }
 
+    /// Settings of proxies, each in both spellings whichever was given.
     pub(crate) fn proxies(&self) -> Vec<String> {
-        let pair = |name: &&str| self.given.get(*name).map(|value| format!("{name}={value}"));
-        PROXY_ARGS.iter().filter_map(pair).collect()
+        let pair = |spellings: &[&str]| {
+            let value = spellings.iter().find_map(|name| self.given.get(*name));
+            let both =
+                |value| spellings.iter().map(move |name| format!("{name}={value}")).collect::<Vec<_>>();
+            value.map(both).unwrap_or_default()
+        };
+        PROXY_ARGS.chunks(2).flat_map(pair).collect()
     }
 
     /// Names the user gave that no `ARG` asked for.
@@ -76,39 +85,56 @@ impl Arguments {
     }
 }
 
-/// The build arguments declared so far in a stage, in order.
+/// The build arguments declared so far in a stage.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Declared(Vec<(String, Option<String>)>);
+pub(crate) struct Declared {
+    /// Each name once, in order, with the value of its last `ARG`.
+    all: Vec<(String, Option<String>)>,
+    /// Those with a value that no later `ENV` set.
+    variables: Vec<(String, String)>,
+}
 
 impl Declared {
-    /// `ARG name` or `ARG name=default` in a stage.
+    /// `ARG name` or `ARG name=default` in a stage. Returns the value, if this gives one.
     pub(crate) fn declare(
         &mut self,
         name: &str,
         default: Option<String>,
         arguments: &Arguments,
         globals: &BTreeMap<String, String>,
-    ) {
+    ) -> Option<String> {
         let inherited = || globals.get(name).or_else(|| arguments.automatic.get(name)).cloned();
         let value = arguments.given(name).cloned().or(default).or_else(inherited);
+        match self.all.iter_mut().find(|(held, _)| held == name) {
+            Some((_, held)) => held.clone_from(&value),
+            None => self.all.push((name.to_owned(), value.clone())),
+        }
         // A bare `ARG name` does not take back the value it has from before, in this stage or the one below.
-        let value = value.or_else(|| self.value(name).cloned());
-        self.0.retain(|(held, _)| held != name);
-        self.0.push((name.to_owned(), value));
+        if let Some(value) = &value
+            && !NO_VARIABLES.contains(&name)
+        {
+            self.hide(name);
+            self.variables.push((name.to_owned(), value.clone()));
+        }
+        value
+    }
+
+    /// The image has a variable of this name from here on.
+    pub(crate) fn hide(&mut self, name: &str) {
+        self.variables.retain(|(held, _)| held != name);
+    }
+
+    /// Begins a stage upon this one: what the image sets is no longer hidden by arguments.
+    pub(crate) fn begin_stage(&mut self, config: &ImageConfig) {
+        self.variables.retain(|(held, _)| config.config.env_value(held).is_none());
     }
 
     fn value(&self, name: &str) -> Option<&String> {
-        self.0.iter().find(|(held, _)| held == name).and_then(|(_, value)| value.as_ref())
-    }
-
-    /// Arguments with a value that no variable of the image hides.
-    pub(crate) fn visible<'a>(&'a self, config: &'a ImageConfig) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let pairs = self.0.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?)));
-        pairs.filter(|(name, _)| config.config.env_value(name).is_none())
+        self.variables.iter().find(|(held, _)| held == name).map(|(_, value)| value)
     }
 }
 
-/// Environment of the image and declared arguments, the environment winning.
+/// Environment of the image and declared arguments. Of two values for one name the later one counts.
 pub(crate) struct Scope<'a> {
     pub config: &'a ImageConfig,
     pub declared: &'a Declared,
@@ -118,7 +144,17 @@ pub(crate) struct Scope<'a> {
 impl Scope<'_> {
     /// The value of a variable.
     pub(crate) fn lookup(&self, name: &str) -> Option<String> {
-        self.config.config.env_value(name).map(str::to_owned).or_else(|| self.declared.value(name).cloned())
+        let argument = self.declared.value(name).map(String::as_str);
+        argument.or_else(|| self.config.config.env_value(name)).map(str::to_owned)
+    }
+
+    /// All declared arguments as the history shows them, `name=value`.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let shown = |(name, own): &(String, Option<String>)| {
+            let value = self.lookup(name).or_else(|| own.clone()).unwrap_or_default();
+            format!("{name}={value}")
+        };
+        self.declared.all.iter().map(shown).collect()
     }
 
     pub(crate) fn expand(&self, word: &str) -> Result<String, ExpandError> {
@@ -140,9 +176,10 @@ impl Scope<'_> {
             EnvVar { name: name.to_owned(), value: value.to_owned(), is_arg: false }
         };
         let env = self.config.config.env.iter().map(pair);
-        let args = self.declared.visible(self.config).map(|(name, value)| EnvVar {
-            name: name.to_owned(),
-            value: value.to_owned(),
+        let env = env.filter(|var| self.declared.value(&var.name).is_none());
+        let args = self.declared.variables.iter().map(|(name, value)| EnvVar {
+            name: name.clone(),
+            value: value.clone(),
             is_arg: true,
         });
         env.chain(args).collect()

@@ -24,6 +24,8 @@ pub struct ContainerSpec {
     pub groups: Vec<String>,
     /// Host name. Empty keeps the one of the host.
     pub hostname: String,
+    /// `HOSTNAME` is not added to the environment.
+    pub no_hostname_variable: bool,
     /// With a terminal.
     pub terminal: bool,
     /// The root file system cannot be written.

@@ -25,6 +25,7 @@ impl Lowering<'_> {
         };
         if let Some(mut end) = own {
             let triggers = start_from(&mut end.planned.config);
+            end.declared.begin_stage(&end.planned.config);
             return Ok((end, self.triggers(stage.span, &triggers)?));
         }
         let platform = match &stage.platform {

@@ -105,7 +105,7 @@ impl Lowering<'_> {
                 let message = format!("build context {name}: there is no stage {stage:?}");
                 let index = self.source.dockerfile.stage_index(&stage);
                 let index = index.ok_or_else(|| self.fail(span, StepError::Invalid(message.clone())))?;
-                if self.open_stages.contains(&index) {
+                if self.open.contains(&index) {
                     let message = format!("build context {name}: stage {stage:?} needs itself");
                     return Err(self.fail(span, StepError::Invalid(message)));
                 }

@@ -89,8 +89,8 @@ impl Lowering<'_> {
         });
         let chmod =
             files.chmod.as_ref().map(&expand).transpose().map_err(|cause| self.fail(at.span, cause))?;
+        let dest = expand(dest).map_err(|cause| self.fail(at.span, cause))?;
         let made = (|| {
-            let dest = expand(dest)?;
             let chown = files.chown.as_ref().map(&expand).transpose()?;
             // Whose numbers belong to a name is written in the layers below.
             let needs_below = chmod.is_some() || chown.as_deref().is_some_and(has_names);

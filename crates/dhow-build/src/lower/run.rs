@@ -42,12 +42,7 @@ impl Lowering<'_> {
             }
         };
         let env = scope.environment();
-        let visible: Vec<String> = current
-            .end
-            .declared
-            .visible(scope.config)
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
+        let arguments = scope.arguments();
         let config = &scope.config.config;
         let op = RunOp {
             args: args.clone(),
@@ -65,10 +60,10 @@ impl Lowering<'_> {
             sandbox: self.sandbox(run),
             foreign: Some(scope.config.platform()).filter(|platform| !platform.runs_on(&Platform::host())),
         };
-        let count = if visible.is_empty() {
+        let count = if arguments.is_empty() {
             String::new()
         } else {
-            format!("|{} {} ", visible.len(), visible.join(" "))
+            format!("|{} {} ", arguments.len(), arguments.join(" "))
         };
         let created_by = format!("RUN {count}{} # buildkit", args.join(" "));
         let vertex = self.vertex(current, Op::Run(Box::new(op)), inputs, at.text);

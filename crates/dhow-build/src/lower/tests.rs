@@ -206,6 +206,28 @@ fn arguments_are_seen_from_their_line_on_and_by_the_stages_above() {
 }
 
 #[test]
+fn of_an_env_and_an_arg_of_one_name_the_later_one_counts() {
+    check(
+        "FROM base AS a\nENV A=env\nARG A=arg\nENV B=$A\nRUN 1\nENV A=again\nRUN 2\nARG A=arg\nRUN 3\n\
+         FROM a\nRUN 4\n",
+        expect![[r#"
+            a 1/9  0()  base
+            a 2/9  -  ENV A=env
+            a 3/9  -  ARG A=arg
+            a 4/9  -  ENV B=$A
+            a 5/9  1(0)  B=arg A=arg ["/bin/sh", "-c", "1"] in /
+            a 6/9  -  ENV A=again
+            a 7/9  2(1)  A=again B=arg ["/bin/sh", "-c", "2"] in /
+            a 8/9  -  ARG A=arg
+            a 9/9  3(2)  B=arg A=arg ["/bin/sh", "-c", "3"] in /
+            stage-1 1/2  =3  FROM a
+            stage-1 2/2  4(3)  A=again B=arg ["/bin/sh", "-c", "4"] in /
+            image env ["A=again", "B=arg"] cwd / cmd Some(["base-cmd"])
+        "#]],
+    );
+}
+
+#[test]
 fn triggers_of_a_base_run_first_and_may_need_any_earlier_stage() {
     check(
         "FROM base AS first\nRUN make\nFROM triggers\nRUN own\n",

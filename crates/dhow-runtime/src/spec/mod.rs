@@ -112,7 +112,7 @@ impl ContainerSpec {
     /// The defaults come first: of two values for one name the later one counts.
     fn environment(&self) -> Vec<String> {
         let mut env = vec![defaults::PATH.to_string()];
-        if !self.hostname.is_empty() {
+        if !self.hostname.is_empty() && !self.no_hostname_variable {
             env.push(format!("HOSTNAME={}", self.hostname));
         }
         if self.terminal {
@@ -336,6 +336,8 @@ mod tests {
     fn a_users_variable_replaces_the_default() {
         let spec = ContainerSpec { env: vec!["PATH=/x".into(), "A=1".into(), "A=2".into()], ..container() };
         assert_eq!(spec.environment(), ["HOSTNAME=h", "PATH=/x", "A=2"]);
+        let spec = ContainerSpec { no_hostname_variable: true, ..spec };
+        assert_eq!(spec.environment(), ["PATH=/x", "A=2"]);
     }
 
     #[test]
