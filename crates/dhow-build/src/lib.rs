@@ -67,10 +67,7 @@ pub use output::{
 };
 pub use remote::SourceError;
 pub use request::{BuildRequest, ContextSource, DockerfileSource, SourceRequest, StepNetwork};
-pub use run::{
-    CacheMountInfo, GatewayHosts, NetworkRequest, RemoveCacheMountError, RunError, cache_mounts,
-    remove_cache_mount,
-};
+pub use run::{GatewayHosts, NetworkRequest, RunError};
 pub use run_options::{Entitlements, Resources, Rlimit, RunOptions, SecretSource};
 pub use select::{IgnoredBy, Modes, SelectError};
 pub use stock::{CacheEntry, CacheTotals, PruneCache, Stock};

@@ -1,5 +1,6 @@
 //! `RUN`: a program in a short-lived container on top of a root file system.
 
+mod cache_folders;
 mod cache_mounts;
 mod error;
 mod facts;
@@ -29,7 +30,7 @@ use dhow_snapshot::{MountSpec, SnapshotKey};
 use dhow_solver::VertexId;
 use dhow_sys::userns::IdMap;
 
-pub use cache_mounts::{CacheMountInfo, RemoveCacheMountError, cache_mounts, remove_cache_mount};
+pub(crate) use cache_folders::{CacheFolder, cache_folders, remove_cache_folder};
 pub(crate) use cache_mounts::{CacheMounts, cache_name};
 pub use error::RunError;
 pub(crate) use facts::run_facts;

@@ -1,7 +1,8 @@
 //! What the build cache holds, and how it is kept from growing without end.
 //!
 //! An entry is a step's record with the layer, the list of files and the log that it keeps alive. What images
-//! have as well is *shared*: removing its entry frees next to nothing. Entries go in the order of their last use.
+//! have as well is *shared*: removing its entry frees next to nothing. The folders of `RUN --mount=type=cache` are
+//! entries too. Entries go in the order of their last use.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -10,6 +11,7 @@ use dhow_store::{Ref, Store};
 
 use crate::cache::{Kept, STEPS};
 use crate::error::{StoreFailure, while_doing};
+use crate::run::{CacheFolder, cache_folders, remove_cache_folder};
 
 const READING: &str = "cannot read the build cache";
 const REMOVING: &str = "cannot trim the build cache";
@@ -115,6 +117,7 @@ impl<'a> Stock<'a> {
                 parts,
             });
         }
+        entries.extend(cache_folders(self.store())?.into_iter().map(CacheEntry::of_mount));
         entries.sort_by_key(|entry| entry.last_used);
         Ok(entries)
     }
@@ -147,23 +150,52 @@ impl<'a> Stock<'a> {
             if prune.bytes_max.is_some_and(|max| left.bytes <= max) {
                 break;
             }
-            if !entry.is_in_use && (prune.fits)(entry) {
-                left.release(entry);
-                pruned.push(entry.clone());
+            if entry.is_in_use || !(prune.fits)(entry) {
+                continue;
             }
+            // A step may have taken it since.
+            if entry.is_mount && !remove_cache_folder(self.store(), &entry.id)? {
+                continue;
+            }
+            left.release(entry);
+            pruned.push(entry.clone());
         }
-        let ids = pruned.iter().map(|entry| entry.id.as_str());
+        let ids = pruned.iter().filter(|entry| !entry.is_mount).map(|entry| entry.id.as_str());
         self.store().records(STEPS).remove_soon(ids).map_err(while_doing(REMOVING))?;
         Ok(pruned)
     }
 
     /// Bytes that only the cache keeps; the quick answer, which leaves logs and lists of files out.
     pub fn own_bytes(&self) -> Result<u64, StoreFailure> {
-        self.store().layer_bytes_kept_by(STEPS).map_err(while_doing(READING))
+        let layers = self.store().layer_bytes_kept_by(STEPS).map_err(while_doing(READING))?;
+        let mounts: u64 = cache_folders(self.store())?.iter().map(|folder| folder.size_bytes).sum();
+        Ok(layers.saturating_add(mounts))
     }
 }
 
 impl CacheEntry {
+    fn of_mount(folder: CacheFolder) -> CacheEntry {
+        let CacheFolder { name, description, used, is_in_use, size_bytes } = folder;
+        CacheEntry {
+            id: name,
+            description,
+            parents: Vec::new(),
+            size_bytes,
+            created: used.first,
+            last_used: used.last,
+            uses: used.count,
+            is_shared: false,
+            is_in_use,
+            is_mount: true,
+            parts: BTreeSet::new(),
+        }
+    }
+
+    /// Bytes of it that are no part that another entry may keep as well.
+    fn own_bytes(&self) -> u64 {
+        if self.is_mount { self.size_bytes } else { 0 }
+    }
+
     /// The word that buildx has for its sort.
     pub fn kind(&self) -> &'static str {
         if self.is_mount { "exec.cachemount" } else { "regular" }
@@ -194,17 +226,21 @@ struct Held<'e> {
 impl<'e> Held<'e> {
     fn of(entries: impl IntoIterator<Item = &'e CacheEntry>) -> Held<'e> {
         let mut held = Held { holders: BTreeMap::new(), bytes: 0 };
-        for (part, size) in entries.into_iter().flat_map(|entry| &entry.parts) {
-            let count = held.holders.entry(part).or_default();
-            *count += 1;
-            if *count == 1 {
-                held.bytes += size;
+        for entry in entries {
+            held.bytes += entry.own_bytes();
+            for (part, size) in &entry.parts {
+                let count = held.holders.entry(part).or_default();
+                *count += 1;
+                if *count == 1 {
+                    held.bytes += size;
+                }
             }
         }
         held
     }
 
     fn release(&mut self, entry: &CacheEntry) {
+        self.bytes -= entry.own_bytes();
         for (part, size) in &entry.parts {
             if let Some(count) = self.holders.get_mut(part) {
                 *count -= 1;

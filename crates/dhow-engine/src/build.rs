@@ -14,8 +14,7 @@ pub use dhow_build::{
     StepResult, StoreFailure, Stream, parse_annotation, parse_output, split_csv,
 };
 pub use dhow_build::{
-    CacheMountInfo, DebugError, DebugRequest, DebugStep, Entitlements, RemoveCacheMountError, Resources,
-    Rlimit, RunOptions, SecretSource,
+    DebugError, DebugRequest, DebugStep, Entitlements, Resources, Rlimit, RunOptions, SecretSource,
 };
 pub use dhow_dockerfile::csv_fields;
 pub use dhow_solver::{Cause, Change, FactKind, MissReason, StepChange};

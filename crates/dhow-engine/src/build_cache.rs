@@ -80,7 +80,8 @@ impl Engine {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    /// Keeps the build cache below what the settings allow. Costs one query as long as it is.
+    /// Keeps the build cache below what the settings allow. As long as it is, that costs a few queries, and a look
+    /// at the files of the cache mounts that were used.
     pub(crate) fn trim_build_cache(&self) -> Result<(), BuildCacheError> {
         let bytes_max = self.settings.build_cache_bytes_max;
         if Stock::new(&self.images).own_bytes()? <= bytes_max {

@@ -29,8 +29,8 @@ pub use build::{
     parse_output, render, split_csv,
 };
 pub use build::{
-    CacheMountInfo, DebugError, DebugRequest, DebugStep, Entitlements, RemoveCacheMountError, Resources,
-    Rlimit, RunOptions, SecretSource, csv_fields,
+    DebugError, DebugRequest, DebugStep, Entitlements, Resources, Rlimit, RunOptions, SecretSource,
+    csv_fields,
 };
 pub use build_cache::{BuildCacheError, CacheEntry, CacheTotals, PruneBuildCache};
 pub use dhow_image::{EnsureError, EnsurePolicy, PullEvent, PullObserver, PushObserver};

@@ -233,6 +233,101 @@ fn the_cache_is_measured_pruned_and_kept_small() {
     assert!(rig.ok("docker system check").ends_with("are as they should be"));
 }
 
+/// What the cache mounts of this rig are, each from id to whether it is used now.
+fn cache_mounts(rig: &Rig) -> Vec<(String, String)> {
+    let format = "{{.Description}}\t{{.Size}} {{.Mutable}} {{.InUse}} {{.Reclaimable}}";
+    let listed = rig.ok(&format!("docker builder du --filter type=exec.cachemount --format '{format}'"));
+    let rows = listed.lines().map(|line| line.split_once('\t').expect("two fields"));
+    rows.map(|(description, rest)| (description.to_owned(), rest.to_owned())).collect()
+}
+
+/// Uses are ordered by the second they were in.
+fn another_second(rig: &Rig) {
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now").as_secs();
+    let second = now();
+    rig.eventually("the next second", || now() > second);
+}
+
+#[test]
+fn cache_mounts_are_measured_pruned_and_kept_small() {
+    let Some(rig) = Rig::start() else { return };
+    // Each fills the cache mount of its name.
+    let fill = |name: &str| {
+        let run = "RUN --mount=type=cache,target=/c,id=$NAME head -c 3000000 /dev/zero >/c/zeroes";
+        let app =
+            rig.context("app", &[("Dockerfile", &format!("FROM alpine\n{}\n", run.replace("$NAME", name)))]);
+        app.ok("docker build --no-cache .");
+        another_second(&rig);
+    };
+    let described = |name: &str| {
+        format!(
+            "cached mount /c from exec /bin/sh -c head -c 3000000 /dev/zero >/c/zeroes with id \"/{name}\""
+        )
+    };
+    let descriptions = || cache_mounts(&rig).into_iter().map(|(told, _)| told).collect::<Vec<_>>();
+    fill("one");
+    fill("two");
+    let listed = cache_mounts(&rig);
+    assert_eq!(descriptions(), [described("one"), described("two")], "by last use");
+    for (_, told) in &listed {
+        assert!(told.starts_with('3') && told.ends_with("MB true false true"), "{told}");
+    }
+    // Used again it is the latest, and it is measured again.
+    let more = rig.context(
+        "more",
+        &[("Dockerfile", "FROM alpine\nRUN --mount=type=cache,id=one,target=/more cat /c/zeroes /more/zeroes >/more/again || true\n")],
+    );
+    more.ok("docker build .");
+    let listed = cache_mounts(&rig);
+    assert!(listed[0].0 == described("two") && listed[1].0.contains("/more"), "{listed:?}");
+    assert!(listed[1].1.starts_with('6'), "{listed:?}");
+
+    // A limit takes what was used longest ago, and a filter leaves what it does not fit.
+    assert_eq!(
+        rig.ok("docker builder prune -f --filter type=exec.cachemount --filter until=24h"),
+        "Total:\t0B"
+    );
+    rig.ok("docker builder prune -af --filter type=regular");
+    assert_eq!(cache_mounts(&rig).len(), 2);
+    rig.ok("docker builder prune -f --filter type=exec.cachemount --max-used-space 8MB");
+    let left = descriptions();
+    assert!(left.len() == 1 && left[0].contains("/more"), "{left:?}");
+    assert_eq!(std::fs::read_dir(rig.path("root/cache-mounts")).expect("the caches").count(), 1);
+
+    // What is in use stays.
+    let busy = rig.context(
+        "busy",
+        &[("Dockerfile", "FROM alpine\nRUN --mount=type=cache,target=/busy touch /busy/here; until [ -e /busy/go ]; do sleep 1; done; rm /busy/go\n")],
+    );
+    let build = busy.spawn("docker build .");
+    let folder = || {
+        let caches = std::fs::read_dir(rig.path("root/cache-mounts")).expect("the caches").flatten();
+        caches.map(|cache| cache.path().join("fs")).find(|folder| folder.join("here").exists())
+    };
+    rig.eventually("the step runs", || folder().is_some());
+    assert!(rig.ok("docker builder prune -af").contains("Total:\t6"));
+    let left = cache_mounts(&rig);
+    assert!(
+        left.len() == 1 && left[0].0.contains("/busy") && left[0].1.ends_with("true true false"),
+        "{left:?}"
+    );
+    std::fs::write(folder().expect("it is there").join("go"), "").expect("a file");
+    let build = build.finish();
+    assert_eq!(build.status, 0, "{}", build.both());
+    rig.ok("docker builder prune -af");
+    assert_eq!(cache_mounts(&rig), []);
+
+    // A limit in the configuration is kept at the end of builds.
+    let config = std::fs::read_to_string(rig.path("config.toml")).expect("a configuration");
+    std::fs::write(rig.path("config.toml"), config + "[build]\ncache-max = \"4MB\"\n")
+        .expect("a configuration");
+    fill("three");
+    assert_eq!(descriptions(), [described("three")]);
+    fill("four");
+    assert_eq!(descriptions(), [described("four")]);
+    assert!(rig.ok("docker system check").ends_with("are as they should be"));
+}
+
 #[test]
 fn rawjson_has_buildkit_s_shape() {
     let Some(rig) = Rig::start() else { return };

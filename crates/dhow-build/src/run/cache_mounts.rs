@@ -1,7 +1,7 @@
 //! Folders of `RUN --mount=type=cache`, kept in the store from build to build.
 //!
 //! ```text
-//! <root>/cache-mounts/<name>/fs      what programs see
+//! <root>/cache-mounts/<name>/fs      what programs see; a file if it began with one
 //!                           /lock    flock: shared by those who share it, exclusive while it is made, emptied,
 //!                                    removed, or used by one who shares it with nobody
 //!                           /new     being made
@@ -9,7 +9,7 @@
 //! ```
 //! A name is the digest of namespace, id and what the cache starts with, and a number: `sharing=private` gives
 //! each step at work its own, the first that is free. A record of kind `cache-mount` under the same name says
-//! what it is and when it was used. Who has locked a file looks whether its name still means that file, since
+//! what it is, and its uses are counted. Who has locked a file looks whether its name still means that file, since
 //! the cache may have been removed meanwhile.
 
 use std::collections::{BTreeMap, HashSet};
@@ -21,7 +21,7 @@ use std::sync::Mutex;
 
 use dhow_dockerfile::Sharing;
 use dhow_oci::Digest;
-use dhow_store::{DatabaseError, RemoveRecordError, Store};
+use dhow_store::Store;
 use dhow_sys::beneath::{Owner, Root};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
@@ -32,100 +32,20 @@ use crate::mount::CacheMount;
 use crate::stop::Stop;
 
 /// The kind of their records.
-const KIND: &str = "cache-mount";
-const FOLDER: &str = "cache-mounts";
+pub(super) const KIND: &str = "cache-mount";
+/// The kind of the records of their sizes.
+pub(super) const SIZES: &str = "cache-mount-size";
+pub(super) const FOLDER: &str = "cache-mounts";
 const ROOT_MODE: u32 = 0o755;
+const NOTING: &str = "cannot record a cache mount";
 /// How long to wait for a lock until looking whether the build is to end.
 const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
-/// A folder that `RUN --mount=type=cache` keeps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CacheMountInfo {
-    /// Its name in the store.
-    pub name: String,
-    /// Namespace and id, `/` if there is no namespace: `/root/.cache` or `ns//root/.cache`.
-    pub id: String,
-    /// Where its files are.
-    pub folder: PathBuf,
-    /// When it was made, RFC 3339.
-    pub created: String,
-    /// When a step last used it, RFC 3339.
-    pub last_used: String,
-    /// Whether a step uses it now.
-    pub in_use: bool,
-}
-
+/// What is recorded of a cache. When it was used is in the store's notes of uses.
 #[derive(Serialize, Deserialize)]
-struct Body {
-    id: String,
-    created: String,
-    last_used: String,
-}
-
-/// Why a cache was not removed.
-#[derive(Debug, thiserror::Error)]
-pub enum RemoveCacheMountError {
-    /// A step uses it.
-    #[error("the cache {name} is in use")]
-    InUse {
-        /// Its name.
-        name: String,
-    },
-    /// Its files cannot be removed.
-    #[error("cannot remove the cache {name}")]
-    Io {
-        /// Its name.
-        name: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// Its record cannot be removed.
-    #[error(transparent)]
-    Record(#[from] RemoveRecordError),
-}
-
-/// All folders that `RUN --mount=type=cache` keeps, by name.
-pub fn cache_mounts(store: &Store) -> Result<Vec<CacheMountInfo>, DatabaseError> {
-    let records = store.records(KIND).list()?;
-    let info = |record: dhow_store::Record| {
-        // Written by a newer dhow perhaps; then it is not ours to judge.
-        let body: Body = serde_json::from_str(&record.body).ok()?;
-        let dir = store.root().join(FOLDER).join(&record.key);
-        Some(CacheMountInfo {
-            in_use: matches!(try_lock(&dir, true), Ok(Attempt::Taken)),
-            folder: dir.join("fs"),
-            name: record.key,
-            id: body.id,
-            created: body.created,
-            last_used: body.last_used,
-        })
-    };
-    Ok(records.into_iter().filter_map(info).collect())
-}
-
-/// Removes a cache that no step uses. Removing one that is gone is success.
-pub fn remove_cache_mount(store: &Store, name: &str) -> Result<(), RemoveCacheMountError> {
-    let dir = store.root().join(FOLDER).join(name);
-    let failed = |source| RemoveCacheMountError::Io { name: name.to_owned(), source };
-    let lock = match try_lock(&dir, true).map_err(failed)? {
-        Attempt::Taken => return Err(RemoveCacheMountError::InUse { name: name.to_owned() }),
-        Attempt::Gone => None,
-        Attempt::Ours(lock) => Some(lock),
-    };
-    if lock.is_some() {
-        // The lock goes last: until then nobody can take it and make the cache anew.
-        let root = Root::open(&dir).map_err(failed)?;
-        for part in ["fs", "new", "old", "lock"] {
-            root.remove_tree(Path::new(part)).map_err(failed)?;
-        }
-        match fs::remove_dir(&dir) {
-            // Somebody began anew as soon as the lock was gone, and records it.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
-            result => result.map_err(failed)?,
-        }
-    }
-    store.records(KIND).remove(name)?;
-    Ok(())
+pub(super) struct Body {
+    /// The step that used it last, and where it saw it.
+    pub description: String,
 }
 
 /// The caches of one build.
@@ -142,6 +62,8 @@ pub(crate) struct CacheMounts<'a> {
 /// A cache that a step needs, and what it starts with.
 pub(super) struct Wanted<'a> {
     pub cache: &'a CacheMount,
+    /// The step, and where it sees the cache.
+    pub description: String,
     /// The content it starts with, if it starts with any.
     pub seed: Option<Digest>,
     /// Puts that there.
@@ -194,7 +116,7 @@ impl CacheMounts<'_> {
             let dir = self.store.root().join(FOLDER).join(&name);
             fs::create_dir_all(&dir).map_err(failed)?;
             let to_be_emptied = wanted.cache.emptied && !self.is_emptied(&name);
-            let is_made = dir.join("fs").is_dir() && !to_be_emptied;
+            let is_made = dir.join("fs").exists() && !to_be_emptied;
             let is_exclusive = wanted.cache.sharing != Sharing::Shared || !is_made;
             let lock = match try_lock(&dir, is_exclusive).map_err(failed)? {
                 Attempt::Ours(lock) => lock,
@@ -208,22 +130,21 @@ impl CacheMounts<'_> {
                     continue;
                 }
             };
-            if !dir.join("fs").is_dir() || (wanted.cache.emptied && !self.is_emptied(&name)) {
+            if !dir.join("fs").exists() || (wanted.cache.emptied && !self.is_emptied(&name)) {
                 if is_exclusive {
                     self.make(&dir, wanted, failed)?;
                     self.emptied
                         .lock()
                         .expect("no thread panics while it holds the lock")
                         .insert(name.clone());
-                    self.note(&name, wanted, true)?;
+                    self.note_made(&name, wanted)?;
                 }
                 if wanted.cache.sharing == Sharing::Shared {
                     // It is made and locked for ourselves; the next round shares it.
                     continue;
                 }
-            } else {
-                self.note(&name, wanted, false)?;
             }
+            self.note_used(&name, wanted)?;
             return Ok(Taken { folder: dir.join("fs"), _lock: lock });
         }
     }
@@ -273,21 +194,28 @@ impl CacheMounts<'_> {
         root.remove_tree(old).map_err(failed)
     }
 
+    /// Writes down that the cache begins anew.
+    fn note_made(&self, name: &str, wanted: &Wanted<'_>) -> Result<(), StepError> {
+        self.store.records(SIZES).remove_soon([name]).map_err(while_doing(NOTING))?;
+        self.store.records(KIND).remove_soon([name]).map_err(while_doing(NOTING))?;
+        self.put(name, wanted)
+    }
+
     /// Writes down what the cache is and that it is used now.
-    fn note(&self, name: &str, wanted: &Wanted<'_>, is_new: bool) -> Result<(), StepError> {
-        const DOING: &str = "cannot record a cache mount";
-        let now = (self.clock)().round(jiff::Unit::Second).unwrap_or_else(|_| (self.clock)()).to_string();
-        let records = self.store.records(KIND);
-        let held = records.get(name).map_err(while_doing(DOING))?;
-        let held = held.filter(|_| !is_new).and_then(|held| serde_json::from_str::<Body>(&held.body).ok());
-        let created = held.map_or_else(|| now.clone(), |held| held.created);
-        let body = Body { id: wanted.cache.id.clone(), created, last_used: now };
+    fn note_used(&self, name: &str, wanted: &Wanted<'_>) -> Result<(), StepError> {
+        self.put(name, wanted)?;
+        let now = (self.clock)().as_second();
+        Ok(self.store.records(KIND).touch([name], now).map_err(while_doing(NOTING))?)
+    }
+
+    fn put(&self, name: &str, wanted: &Wanted<'_>) -> Result<(), StepError> {
+        let body = Body { description: wanted.description.clone() };
         let body = serde_json::to_string(&body).expect("texts are JSON");
-        Ok(records.put_soon(name, &body, &[]).map_err(while_doing(DOING))?)
+        Ok(self.store.records(KIND).put_soon(name, &body, &[]).map_err(while_doing(NOTING))?)
     }
 }
 
-enum Attempt {
+pub(super) enum Attempt {
     Ours(File),
     /// Somebody else has it.
     Taken,
@@ -295,7 +223,7 @@ enum Attempt {
     Gone,
 }
 
-fn try_lock(dir: &Path, is_exclusive: bool) -> io::Result<Attempt> {
+pub(super) fn try_lock(dir: &Path, is_exclusive: bool) -> io::Result<Attempt> {
     let path = dir.join("lock");
     let opened = File::options().create(true).write(true).truncate(false).open(&path);
     let file = match opened {

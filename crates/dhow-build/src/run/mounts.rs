@@ -315,8 +315,9 @@ impl<'a> Executor<'a> {
         let wanted: Vec<cache_mounts::Wanted<'_>> = caches
             .iter()
             .zip(&fills)
-            .map(|((_, cache, bound), fill)| cache_mounts::Wanted {
+            .map(|((mount, cache, bound), fill)| cache_mounts::Wanted {
                 cache,
+                description: description(mount, cache, run),
                 seed: bound.map(|bound| bound.content),
                 fill,
             })
@@ -366,6 +367,16 @@ impl<'a> Executor<'a> {
     fn aside_key(&self) -> Result<SnapshotKey, StoreFailure> {
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         format!("{}-{number}-mount", self.name).parse().map_err(while_doing("cannot name a snapshot"))
+    }
+}
+
+/// As BuildKit describes it.
+fn description(mount: &RunMount, cache: &CacheMount, run: &RunOp) -> String {
+    let told = format!("cached mount {} from exec {}", mount.target, run.args.join(" "));
+    // Without a namespace, the id is the target unless another is given.
+    match cache.id.trim_start_matches('/') == mount.target.trim_start_matches('/') {
+        true => told,
+        false => format!("{told} with id {:?}", cache.id),
     }
 }
 
