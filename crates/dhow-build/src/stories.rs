@@ -18,6 +18,7 @@
 mod cutoff;
 mod files;
 mod images;
+mod mounts;
 mod program;
 mod stages;
 mod values;
@@ -36,7 +37,10 @@ use tempfile::TempDir;
 
 pub(crate) use program::launch_once;
 
-use crate::{BuildRecord, BuildRequest, Builder, DockerfileSource, History, PruneCache, StepOutcome, Stock};
+use crate::{
+    BuildRecord, BuildRequest, Builder, DockerfileSource, Entitlements, History, PruneCache, RunOptions,
+    SecretSource, StepOutcome, Stock,
+};
 
 const BASE: &str = "FROM scratch\nCOPY <<os /os\n1\nos\nENV PATH=/bin\n";
 
@@ -57,6 +61,7 @@ struct Asked {
     no_cache: bool,
     filter: Vec<String>,
     jobs: usize,
+    run: RunOptions,
 }
 
 impl World {
@@ -132,6 +137,7 @@ impl World {
             no_cache: asked.no_cache,
             no_cache_filter: asked.filter.clone(),
             jobs: std::num::NonZeroUsize::new(asked.jobs.max(1)).expect("at least one"),
+            run: asked.run.clone(),
             ..self.request()
         })
     }
@@ -148,6 +154,17 @@ impl World {
             ["target", name] => asked.target = Some((*name).to_owned()),
             ["no-cache"] => asked.no_cache = true,
             ["filter", stage] => asked.filter = vec![(*stage).to_owned()],
+            ["secret", pair] => {
+                let (id, value) = pair.split_once('=').expect("a secret has an id and a value");
+                asked.run.secrets.insert(id.to_owned(), SecretSource::Value(value.into()));
+            }
+            // Nobody listens there, and no program of a story asks.
+            ["ssh", name] => {
+                asked.run.ssh.insert("default".to_owned(), self.dir.path().join(name));
+            }
+            ["allow"] => {
+                asked.run.entitlements = Entitlements { network_host: true, security_insecure: true };
+            }
             ["jobs", number] => asked.jobs = number.parse().expect("a number"),
             ["chmod", mode, name] => {
                 let mode = u32::from_str_radix(mode, 8).expect("a mode");

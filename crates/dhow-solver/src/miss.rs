@@ -116,6 +116,11 @@ impl fmt::Display for MissReason {
     }
 }
 
+/// The folder that is read as a whole has no name of its own.
+fn path_shown(path: &str) -> &str {
+    if path.is_empty() { "." } else { path }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -137,14 +142,14 @@ impl fmt::Display for Change {
                     (None, None) => write!(f, "{label}{name} changed"),
                 }
             }
-            Change::FileAdded(path) => write!(f, "{path} is new"),
-            Change::FileRemoved(path) => write!(f, "{path} is gone"),
-            Change::FileContent(path) => write!(f, "{path} changed"),
+            Change::FileAdded(path) => write!(f, "{} is new", path_shown(path)),
+            Change::FileRemoved(path) => write!(f, "{} is gone", path_shown(path)),
+            Change::FileContent(path) => write!(f, "{} changed", path_shown(path)),
             Change::FileMode { path, old, new } => {
-                write!(f, "mode of {path} {:04o} -> {:04o}", old & 0o7777, new & 0o7777)
+                write!(f, "mode of {} {:04o} -> {:04o}", path_shown(path), old & 0o7777, new & 0o7777)
             }
             Change::FileOwner { path, old, new } => {
-                write!(f, "owner of {path} {}:{} -> {}:{}", old.0, old.1, new.0, new.1)
+                write!(f, "owner of {} {}:{} -> {}:{}", path_shown(path), old.0, old.1, new.0, new.1)
             }
             Change::Files => f.write_str("files changed"),
             Change::Order => f.write_str("the order of its variables changed"),

@@ -88,6 +88,9 @@ impl Program {
 
     fn write(&self, path: &str, text: &str) {
         use std::io::Write as _;
+        if let Some(path) = self.mounted(path) {
+            return fs::write(path, text).expect("it is written");
+        }
         let path = Path::new(path.trim_start_matches('/'));
         self.root.mkdirs(path.parent().unwrap_or(Path::new("")), 0o755).expect("folders");
         if self.root.try_stat(path).expect("a look").is_some() {
@@ -99,21 +102,8 @@ impl Program {
 
     /// Reads a file of the layers or of a mount.
     fn read(&self, path: &str) -> String {
-        let mounts = self.config["mounts"].as_array().cloned().unwrap_or_default();
-        for mount in mounts {
-            let (Some(source), Some(target)) = (mount["source"].as_str(), mount["destination"].as_str())
-            else {
-                continue;
-            };
-            if let Ok(rest) = Path::new(path).strip_prefix(target)
-                && mount["type"] == "bind"
-            {
-                let inside = match rest.as_os_str().is_empty() {
-                    true => PathBuf::from(source),
-                    false => Path::new(source).join(rest),
-                };
-                return fs::read_to_string(inside).unwrap_or_default();
-            }
+        if let Some(path) = self.mounted(path) {
+            return fs::read_to_string(path).unwrap_or_default();
         }
         let Ok(mut file) = self.root.open_file(Path::new(path.trim_start_matches('/'))) else {
             return String::new();
@@ -121,6 +111,16 @@ impl Program {
         let mut text = String::new();
         file.read_to_string(&mut text).expect("text");
         text
+    }
+
+    /// Where a file is that is in a folder or file of the host's.
+    fn mounted(&self, path: &str) -> Option<PathBuf> {
+        let mounts = self.config["mounts"].as_array().into_iter().flatten();
+        mounts.filter(|mount| mount["type"] == "bind").find_map(|mount| {
+            let source = PathBuf::from(mount["source"].as_str()?);
+            let rest = Path::new(path).strip_prefix(mount["destination"].as_str()?).ok()?;
+            Some(if rest.as_os_str().is_empty() { source } else { source.join(rest) })
+        })
     }
 
     fn variable(&self, name: &str) -> String {
