@@ -1,5 +1,9 @@
 //! What a changed line or file makes a build do again. A step that makes up a number shows by it whether it was run again.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
 use crate::rig::{Rig, Shell};
 use crate::shown::{executed, layers};
 
@@ -138,4 +142,42 @@ fn no_cache_runs_every_step_again() {
     let rebuild = app.run("docker build --no-cache -t app .");
     assert!(executed(&rebuild).iter().any(|text| text == RANDOM), "{}", rebuild.stderr);
     assert_ne!(layers(&rig, "app"), before);
+}
+
+/// Whether somebody waits for one of the locks in a folder.
+fn is_waited_for(folder: &Path) -> bool {
+    let locks = fs::read_to_string("/proc/locks").expect("the kernel tells of locks");
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let inodes: Vec<String> =
+        files.filter_map(|file| Some(format!(":{} ", file.metadata().ok()?.ino()))).collect();
+    locks.lines().any(|lock| lock.contains("-> ") && inodes.iter().any(|inode| lock.contains(inode)))
+}
+
+#[test]
+fn processes_that_build_the_same_at_once_run_a_step_once() {
+    let Some(rig) = Rig::start() else { return };
+    // It counts its runs where only the cache mount sees it, and lasts until it is told to end.
+    let step = "RUN --mount=type=cache,target=/c echo run >>/c/runs; until [ -e /c/go ]; do sleep 1; done; \
+                cat /proc/sys/kernel/random/uuid >/uuid";
+    let app = rig.context("app", &[("Dockerfile", &format!("FROM alpine\n{step}\n"))]);
+    let cache = || {
+        let caches = fs::read_dir(rig.path("root/cache-mounts")).into_iter().flatten().flatten();
+        caches.map(|cache| cache.path().join("fs")).find(|folder| folder.join("runs").exists())
+    };
+    let runs = || {
+        cache().map_or(0, |cache| fs::read_to_string(cache.join("runs")).expect("the count").lines().count())
+    };
+    let first = app.spawn("docker build -t first .");
+    rig.eventually("the step runs", || runs() == 1);
+    let second = app.spawn("docker build -t second .");
+    let locks = rig.path("run/build-locks");
+    rig.eventually("the other build waits, or runs the step too", || is_waited_for(&locks) || runs() > 1);
+    fs::write(cache().expect("it is there").join("go"), "").expect("a file");
+    let [first, second] = [first, second].map(|build| {
+        let build = build.finish();
+        assert_eq!(build.status, 0, "{}", build.both());
+        executed(&build).len()
+    });
+    assert_eq!((first, second, runs()), (1, 0, 1));
+    assert_eq!(layers(&rig, "first"), layers(&rig, "second"));
 }
