@@ -1,12 +1,13 @@
 //! One build from request to image.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, OnceLock};
 
-use dhow_dockerfile::{Diagnostic, Dockerfile, Severity, Span};
+use dhow_dockerfile::{Diagnostic, Severity, Span};
 use dhow_image::{EnsurePolicy, Images, Layout, PullEvent};
 use dhow_oci::{Digest, ImageConfig, Platform, Reference};
 use dhow_registry::Client;
@@ -25,7 +26,8 @@ use crate::execute::{Executor, Rootfs};
 use crate::export::{self, Export, Made};
 use crate::history::{History, Recorder};
 use crate::log::{Logs, StepLog};
-use crate::lower::{self, NamedContext, World};
+use crate::lower::{self, NamedContext, Reach, World};
+use crate::parsed::Parsed;
 use crate::place::Place;
 use crate::plan::{BaseImage, Layer, Plan, PlannedHistory, PlannedStage, PlannedStep, Target};
 use crate::remote::Remote;
@@ -105,14 +107,14 @@ impl Builder<'_> {
         let place = Place::find(&request.context, &remote, &locks_dir(self.run_dir))?;
         let file = DockerfileText::read(&place, &request.dockerfile, &remote)?;
         recorder.source(&file.name, &file.identity);
-        let text = String::from_utf8_lossy(&file.text).into_owned();
-        let (dockerfile, diagnostics) = Dockerfile::parse(&text);
-        let (mistakes, warnings): (Vec<_>, Vec<_>) = diagnostics.into_iter().partition(Diagnostic::is_error);
-        if !mistakes.is_empty() {
-            return Err(BuildError::Syntax { name: file.name, text, diagnostics: mistakes });
+        let parsed = Parsed::new(&file, request)?;
+        for diagnostic in
+            parsed.warnings.iter().filter(|one| one.rule.is_some() || parsed.mistakes.is_empty())
+        {
+            observer(BuildEvent::Warning { file: &file.name, source: &parsed.text, diagnostic });
         }
-        for diagnostic in &warnings {
-            observer(BuildEvent::Warning { file: &file.name, source: &text, diagnostic });
+        if !parsed.mistakes.is_empty() {
+            return Err(parsed.into_error(&file.name));
         }
         let context_time = place.time;
         let context = Context::new(place, &file, request.sources.modes)?;
@@ -123,22 +125,15 @@ impl Builder<'_> {
         let dates = Dates { request, context: context_time, remote: &remote, locks: &locks, observer };
         let epoch = dates.resolve(epoch)?;
         let request = &*date::resolved(request, epoch);
-        let world = BuildWorld {
-            builder: self,
-            request,
-            context: &context,
-            lease,
-            observer,
-            file: &file,
-            text: &text,
-        };
+        let world = self.world(request, &context, lease, observer, &file, &parsed.text);
         let source = lower::Source {
             name: &file.name,
-            text: &text,
-            dockerfile: &dockerfile,
+            text: &parsed.text,
+            dockerfile: &parsed.dockerfile,
             identity: &file.identity,
         };
-        let plan = lower::lower(&source, request, &world)?;
+        let plan = lower::lower(&source, request, Reach::Target, &world)?;
+        refuse_findings(&parsed, &world.into_found())?;
         let build = Build {
             builder: self,
             request,
@@ -154,7 +149,12 @@ impl Builder<'_> {
         build.run()
     }
 
-    fn remote<'r>(&'r self, purpose: &str, lease: &'r Lease, stop: Option<BorrowedFd<'r>>) -> Remote<'r> {
+    pub(crate) fn remote<'r>(
+        &'r self,
+        purpose: &str,
+        lease: &'r Lease,
+        stop: Option<BorrowedFd<'r>>,
+    ) -> Remote<'r> {
         Remote {
             images: self.images,
             download: Box::new(|request| (self.registry)().download(request)),
@@ -192,18 +192,43 @@ impl Builder<'_> {
     }
 }
 
+impl<'b> Builder<'b> {
+    /// The world as lowering sees it.
+    pub(crate) fn world<'a>(
+        &'a self,
+        request: &'a BuildRequest,
+        context: &'a Context,
+        lease: &'a Lease,
+        observer: Observer<'a>,
+        file: &'a DockerfileText,
+        text: &'a str,
+    ) -> BuildWorld<'a, 'b> {
+        let found = RefCell::default();
+        BuildWorld { builder: self, request, context, lease, observer, file, text, only_asking: false, found }
+    }
+}
+
+/// With `# check=error=true` a finding is an error.
+fn refuse_findings(parsed: &Parsed, found: &[Diagnostic]) -> Result<(), BuildError> {
+    let rules: BTreeSet<_> = parsed.warnings.iter().chain(found).filter_map(|found| found.rule).collect();
+    if parsed.dockerfile.directives.check.error && !rules.is_empty() {
+        return Err(BuildError::Lint { rules });
+    }
+    Ok(())
+}
+
 /// Where steps keep what they need while they run.
 pub(crate) fn scratch_dir(run_dir: &Path) -> PathBuf {
     run_dir.join("build")
 }
 
 /// Where those who work on a step are known.
-fn locks_dir(run_dir: &Path) -> PathBuf {
+pub(crate) fn locks_dir(run_dir: &Path) -> PathBuf {
     run_dir.join("build-locks")
 }
 
 /// The world as lowering sees it.
-struct BuildWorld<'a, 'b> {
+pub(crate) struct BuildWorld<'a, 'b> {
     builder: &'a Builder<'b>,
     request: &'a BuildRequest,
     context: &'a Context,
@@ -211,10 +236,34 @@ struct BuildWorld<'a, 'b> {
     observer: Observer<'a>,
     file: &'a DockerfileText,
     text: &'a str,
+    /// Nothing will be built: of base images the configuration is enough.
+    only_asking: bool,
+    found: RefCell<Vec<Diagnostic>>,
+}
+
+impl BuildWorld<'_, '_> {
+    /// Without layers of base images.
+    pub(crate) fn only_asking(self) -> Self {
+        BuildWorld { only_asking: true, ..self }
+    }
+
+    /// What the rules have found.
+    pub(crate) fn into_found(self) -> Vec<Diagnostic> {
+        self.found.into_inner()
+    }
+
+    fn base_config(&self, reference: &Reference, platform: &Platform) -> Result<BaseImage, StepError> {
+        let client = &self.builder.registry;
+        let config = self.builder.images.config_of(client, reference, platform, self.lease)?;
+        Ok(BaseImage { layers: Vec::new(), config })
+    }
 }
 
 impl World for BuildWorld<'_, '_> {
     fn base(&self, reference: &Reference, platform: &Platform) -> Result<BaseImage, StepError> {
+        if self.only_asking {
+            return self.base_config(reference, platform);
+        }
         let images = self.builder.images;
         (self.observer)(BuildEvent::Resolving(reference));
         let policy = if self.request.pull { EnsurePolicy::Newer } else { EnsurePolicy::Missing };
@@ -234,6 +283,23 @@ impl World for BuildWorld<'_, '_> {
 
     fn context_has(&self, name: &str) -> bool {
         self.context.has(name)
+    }
+
+    fn left_out(&self, source: &str) -> Option<String> {
+        self.context.ignored.rules.leaves_out(source)
+    }
+
+    fn only_asks(&self) -> bool {
+        self.only_asking
+    }
+
+    fn lint(&self, diagnostic: Diagnostic) {
+        (self.observer)(BuildEvent::Warning {
+            file: &self.file.name,
+            source: self.text,
+            diagnostic: &diagnostic,
+        });
+        self.found.borrow_mut().push(diagnostic);
     }
 
     fn warn(&self, span: Span, message: String, hint: Option<String>) {
@@ -601,7 +667,7 @@ impl Build<'_, '_> {
         images: &HashMap<StepId, Digest>,
         known: &HashSet<String>,
     ) -> Result<(), StoreFailure> {
-        let now: std::collections::BTreeSet<String> = images.values().map(Digest::to_string).collect();
+        let now: BTreeSet<String> = images.values().map(Digest::to_string).collect();
         if now.len() == known.len() && now.iter().all(|image| known.contains(image)) {
             return Ok(());
         }

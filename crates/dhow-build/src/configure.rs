@@ -5,10 +5,8 @@ use std::time::Duration;
 use dhow_dockerfile::{Command, Healthcheck, HealthcheckTest, InstructionKind, KeyValue};
 use dhow_oci::{Empty, HealthConfig, ImageConfig};
 
+use crate::ports::PortSpec;
 use crate::scope::Scope;
-
-/// The most ports one range may name.
-const PORTS_MAX: u32 = 65_536;
 
 /// The shell of shell forms.
 pub(crate) fn shell(config: &ImageConfig) -> Vec<String> {
@@ -41,6 +39,7 @@ pub(crate) fn apply(
         }
         InstructionKind::Cmd(command) => {
             *has_cmd = true;
+            // Docker sets it for either form.
             run.args_escaped = true;
             run.cmd = Some(words(command, &shell_of(scope)));
             Ok(Some(format!("CMD {}", json(run.cmd.as_deref().unwrap_or_default()))))
@@ -79,7 +78,7 @@ pub(crate) fn apply(
             Ok(None)
         }
         InstructionKind::Maintainer(name) => {
-            config.author = expand(name)?;
+            config.author.clone_from(name);
             Ok(Some(format!("MAINTAINER {}", config.author)))
         }
         InstructionKind::Add(_)
@@ -119,48 +118,52 @@ fn join_pairs(pairs: &[(String, String)]) -> String {
     texts.join(" ")
 }
 
+/// The words of an `EXPOSE` in Docker's order, variables replaced: they are sorted before and not after.
+pub(crate) fn exposed(scope: &Scope<'_>, ports: &[String]) -> Result<Vec<String>, String> {
+    let mut ports: Vec<&String> = ports.iter().collect();
+    ports.sort();
+    let words = ports.into_iter().map(|port| scope.expand_words(port).map_err(|error| error.to_string()));
+    Ok(words.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
 fn expose(
     run: &mut dhow_oci::ContainerConfig,
     scope: &Scope<'_>,
     ports: &[String],
 ) -> Result<String, String> {
     let mut named = Vec::new();
-    for port in ports {
-        for word in scope.expand_words(port).map_err(|error| error.to_string())? {
-            named.extend(port_names(&word)?);
-        }
+    for word in exposed(scope, ports)? {
+        named.extend(PortSpec::parse(&word)?.names());
     }
-    named.sort();
     run.exposed_ports.extend(named.iter().map(|port| (port.clone(), Empty {})));
     Ok(format!("EXPOSE [{}]", named.join(" ")))
 }
 
-/// `80`, `80/udp`, `8000-8010`, and `ip:host:container`, of which only the last part counts.
-fn port_names(word: &str) -> Result<Vec<String>, String> {
-    let (ports, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
-    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(format!("invalid proto: {protocol}"));
-    }
-    let ports = ports.rsplit(':').next().unwrap_or(ports);
-    let number = |text: &str| text.parse::<u16>().map_err(|_| format!("invalid containerPort: {word}"));
-    let (first, last) = match ports.split_once('-') {
-        Some((first, last)) => (number(first)?, number(last)?),
-        None => (number(ports)?, number(ports)?),
-    };
-    if first > last || u32::from(last - first) >= PORTS_MAX {
-        return Err(format!("invalid range specified for port: {word}"));
-    }
-    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
-}
+/// Names of signals, without `SIG`, beside `RTMIN+n` and `RTMAX-n`.
+const SIGNALS: [&str; 36] = [
+    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE",
+    "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU",
+    "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
+];
+/// How far a `RTMIN+n` and a `RTMAX-n` reach.
+const RTMIN_STEPS_MAX: u8 = 15;
+const RTMAX_STEPS_MAX: u8 = 14;
 
+/// A signal by name in any case, with `SIG` or without, or by number. It is kept as it is written.
 fn stop_signal(text: &str) -> Result<String, String> {
-    let name = text.strip_prefix("SIG").unwrap_or(text);
-    let is_number = text.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number));
-    let is_name = !name.is_empty()
-        && name.bytes().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || b"+-".contains(&c))
-        && name.starts_with(|c: char| c.is_ascii_uppercase());
-    if is_number || is_name { Ok(text.to_owned()) } else { Err(format!("invalid signal: {text}")) }
+    if let Ok(number) = text.parse::<i64>() {
+        return if number == 0 { Err(format!("invalid signal: {text}")) } else { Ok(text.to_owned()) };
+    }
+    let upper = text.to_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let steps = |base: &str, max: u8| {
+        let number = name.strip_prefix(base).filter(|text| !text.starts_with(['0', '+']))?;
+        number.parse::<u8>().ok().filter(|number| *number <= max)
+    };
+    let is_real_time =
+        steps("RTMIN+", RTMIN_STEPS_MAX).or_else(|| steps("RTMAX-", RTMAX_STEPS_MAX)).is_some();
+    let is_known = is_real_time || SIGNALS.contains(&name);
+    if is_known { Ok(text.to_owned()) } else { Err(format!("invalid signal: {text}")) }
 }
 
 fn healthcheck(run: &mut dhow_oci::ContainerConfig, check: &Healthcheck) -> String {
@@ -250,13 +253,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_named_with_their_protocol() {
-        assert_eq!(port_names("80"), Ok(vec!["80/tcp".to_owned()]));
-        assert_eq!(port_names("53/UDP"), Ok(vec!["53/udp".to_owned()]));
-        assert_eq!(port_names("8000-8001").map(|ports| ports.len()), Ok(2));
-        assert_eq!(port_names("0.0.0.0:80:8080"), Ok(vec!["8080/tcp".to_owned()]));
-        for wrong in ["flask", "80/http", "9-8", "70000", ""] {
-            assert!(port_names(wrong).is_err(), "{wrong}");
+    fn signals_are_those_of_linux() {
+        for good in ["SIGTERM", "term", "9", "sigrtmin+3", "RTMAX-14", "SIGRTMAX", "64", "-1", "SigKill"] {
+            assert_eq!(stop_signal(good).as_deref(), Ok(good));
+        }
+        for wrong in ["", "0", "SIGFOO", "SIG", "RTMIN+16", "RTMAX-15", "RTMIN+0", "TERM ", "SIGSIGTERM"] {
+            assert!(stop_signal(wrong).is_err(), "{wrong}");
         }
     }
 

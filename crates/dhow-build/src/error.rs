@@ -1,7 +1,8 @@
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
-use dhow_dockerfile::{Diagnostic, Span, excerpt};
+use dhow_dockerfile::{Diagnostic, Rule, Span, excerpt};
 
 use crate::copy::CopyError;
 use crate::export::EpochError;
@@ -55,6 +56,22 @@ pub enum BuildError {
         text: String,
         /// The mistakes.
         diagnostics: Vec<Diagnostic>,
+        /// The frontend it asks for, if that is another language.
+        foreign: Option<String>,
+    },
+    /// Settings of the checks that come with the request are malformed.
+    #[error("failed to parse {name}: {problem}")]
+    CheckOptions {
+        /// The build argument they came in.
+        name: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The rules found something, and the Dockerfile wants that to be an error.
+    #[error("lint violation found for rules: {}", list(rules))]
+    Lint {
+        /// The rules, without repetition.
+        rules: BTreeSet<Rule>,
     },
     /// An instruction failed.
     #[error("{}", failure.cause)]
@@ -250,7 +267,7 @@ impl BuildError {
     /// The whole message for people: what, where and the lines in question.
     pub fn report(&self) -> String {
         match self {
-            BuildError::Syntax { name, text, diagnostics } => {
+            BuildError::Syntax { name, text, diagnostics, .. } => {
                 let mistakes: Vec<String> =
                     diagnostics.iter().map(|found| found.render(name, text).trim_end().to_owned()).collect();
                 let joined = mistakes.join("\n");
@@ -279,6 +296,9 @@ impl BuildError {
                 Some(format!("the stages are {}", known.join(", ")))
             }
             BuildError::Step { failure } => failure.hint(),
+            BuildError::Syntax { foreign: Some(syntax), .. } => {
+                Some(format!("the file asks for the frontend {syntax}, and was read as docker/dockerfile:1"))
+            }
             _ => None,
         }
     }
@@ -312,6 +332,10 @@ impl StepFailure {
             _ => None,
         }
     }
+}
+
+fn list(rules: &BTreeSet<Rule>) -> String {
+    rules.iter().map(|rule| rule.name()).collect::<Vec<_>>().join(", ")
 }
 
 /// An error and its causes on one line, without saying anything twice.

@@ -14,6 +14,7 @@
 
 mod build;
 mod cache;
+mod call;
 mod change;
 mod chmod;
 mod configure;
@@ -34,8 +35,10 @@ mod lower;
 mod mount;
 mod output;
 mod owner;
+mod parsed;
 mod place;
 mod plan;
+mod ports;
 mod remote;
 mod request;
 mod resolve;
@@ -50,6 +53,7 @@ mod stories;
 mod unpack;
 
 pub use build::{Builder, context_bytes};
+pub use call::{CheckReport, Outline, OutlineArg, OutlineMount, SourceText, TargetInfo};
 pub use change::{ChangeError, change};
 pub use copy::CopyError;
 pub use debug::{DebugError, DebugRequest, DebugStep};

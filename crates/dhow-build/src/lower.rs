@@ -3,18 +3,24 @@
 mod base;
 mod contexts;
 mod files;
+mod lint;
 mod mounts;
+mod outline;
 mod remote;
 mod run;
+mod stages;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use dhow_dockerfile::{ArgInstruction, CopyInstruction, Dockerfile, InstructionKind, Span};
+use dhow_dockerfile::{
+    ArgInstruction, CopyInstruction, Diagnostic, Dockerfile, Expanded, Instruction, InstructionKind, Span,
+};
 use dhow_image::Layout;
 use dhow_oci::{History, Platform, Reference};
 use dhow_solver::{CachePolicy, Graph, Site, Vertex, VertexId};
 
+use crate::call::Outline;
 use crate::configure;
 use crate::error::{BuildError, StepError, StepFailure};
 use crate::event::{StepId, StepInfo};
@@ -51,27 +57,52 @@ pub(crate) trait World {
     /// Whether the build context has a file of this name.
     fn context_has(&self, name: &str) -> bool;
 
+    /// The path that `source`, a source of COPY or ADD, stands for, if the ignore file leaves it out.
+    fn left_out(&self, source: &str) -> Option<String>;
+
     /// Tells the user something about an instruction.
     fn warn(&self, span: Span, message: String, hint: Option<String>);
+
+    /// Takes down what a rule has found.
+    fn lint(&self, diagnostic: Diagnostic);
+
+    /// Nothing will be built, so that it does not matter whether it could be.
+    fn only_asks(&self) -> bool {
+        false
+    }
+}
+
+/// How much of a Dockerfile is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// What the target needs.
+    Target,
+    /// Every stage, if no target is named.
+    Everything,
 }
 
 /// Makes the plan of a build. Each platform has stages of its own; vertices that come out equal are shared.
 pub(crate) fn lower(
     source: &Source<'_>,
     request: &BuildRequest,
+    reach: Reach,
     world: &dyn World,
 ) -> Result<Plan, BuildError> {
     let wanted: Vec<Option<&Platform>> = match &request.platforms[..] {
         [] => vec![None],
         platforms => platforms.iter().map(Some).collect(),
     };
-    let world = Once { world, told: RefCell::default() };
+    let mut world = Once { world, platform: 0, told: RefCell::default() };
     let mut vertices = Vertices::default();
     let (mut steps, mut stages, mut targets) = (Vec::new(), Vec::new(), Vec::new());
-    for platform in &wanted {
+    let mut outline = None;
+    for (number, platform) in wanted.iter().enumerate() {
+        world.platform = number;
         vertices.next_platform();
         let offset = stages.len();
-        let (lowered, target) = lower_for(source, request, &world, *platform, &mut vertices)?;
+        let (lowered, target) = lower_for(source, request, reach, &world, *platform, &mut vertices)?;
+        // Platforms differ in values only.
+        outline.get_or_insert(lowered.outline);
         let label = platform.filter(|_| wanted.len() > 1);
         steps.extend(in_order(lowered.steps).into_iter().map(|step| moved(step, offset, label)));
         stages.extend(lowered.stages.into_iter().map(|end| end.map(|end| end.planned)));
@@ -88,7 +119,7 @@ pub(crate) fn lower(
     let end = |target: &Target| stages[target.stage].as_ref().expect("a target is needed").vertex;
     let ends: Vec<VertexId> = targets.iter().map(end).collect();
     let vertex = if ends.len() == 1 { ends[0] } else { all(&mut vertices.graph, ends) };
-    Ok(Plan { graph: vertices.graph, steps, stages, targets, vertex })
+    Ok(Plan { graph: vertices.graph, steps, stages, targets, vertex, outline: outline.unwrap_or_default() })
 }
 
 /// A vertex that is done when all of these are.
@@ -109,6 +140,7 @@ fn moved(step: PlannedStep, offset: usize, platform: Option<&Platform>) -> Plann
 fn lower_for<'a>(
     source: &'a Source<'a>,
     request: &'a BuildRequest,
+    reach: Reach,
     world: &'a dyn World,
     platform: Option<&Platform>,
     vertices: &'a mut Vertices,
@@ -123,6 +155,9 @@ fn lower_for<'a>(
         world,
         arguments,
         globals: BTreeMap::new(),
+        known_args: BTreeMap::new(),
+        froms: Vec::new(),
+        outlines: BTreeMap::new(),
         platform: target_platform,
         vertices,
         steps: Vec::new(),
@@ -132,9 +167,14 @@ fn lower_for<'a>(
         named: NamedContext::parse_all(&request.sources.named)?,
         context_ends: BTreeMap::new(),
     };
-    lowering.globals()?;
+    (lowering.globals, lowering.known_args) = lowering.globals_with(|name| lowering.arguments.given(name))?;
+    lowering.froms = lowering.froms()?;
     let target = lowering.target()?;
-    for index in lowering.needed(target) {
+    lowering.check_sources()?;
+    let everything = reach == Reach::Everything && request.target.is_none();
+    let needed =
+        if everything { (0..source.dockerfile.stages.len()).collect() } else { lowering.needed(target) };
+    for index in needed {
         lowering.stage_end(index)?;
     }
     let unused = lowering.arguments.unused(&declared_names(source.dockerfile));
@@ -142,19 +182,31 @@ fn lower_for<'a>(
         let message = format!("One or more build-args [{}] were not consumed", unused.join(" "));
         world.warn(source.dockerfile.stages[target].span, message, None);
     }
-    Ok((Lowered { steps: lowering.steps, stages: lowering.stages }, target))
+    let outline = lowering.outline(target);
+    Ok((Lowered { steps: lowering.steps, stages: lowering.stages, outline }, target))
 }
 
 /// What came of the stages for one platform.
 struct Lowered {
     steps: Vec<PlannedStep>,
     stages: Vec<Option<StageEnd>>,
+    outline: Outline,
 }
 
-/// A world that tells nothing twice, since every platform comes across the same mistakes.
+/// A world that does not tell again what it told for another platform, since each comes across the same mistakes.
 struct Once<'a> {
     world: &'a dyn World,
-    told: RefCell<BTreeSet<(usize, String)>>,
+    /// The number of the present platform.
+    platform: usize,
+    /// What was told, by line and message, and the number of the platform it was told for.
+    told: RefCell<BTreeMap<(usize, String), usize>>,
+}
+
+impl Once<'_> {
+    fn is_new(&self, span: Span, message: &str) -> bool {
+        let mut told = self.told.borrow_mut();
+        *told.entry((span.start_line, message.to_owned())).or_insert(self.platform) == self.platform
+    }
 }
 
 impl World for Once<'_> {
@@ -170,10 +222,24 @@ impl World for Once<'_> {
         self.world.context_has(name)
     }
 
+    fn left_out(&self, source: &str) -> Option<String> {
+        self.world.left_out(source)
+    }
+
     fn warn(&self, span: Span, message: String, hint: Option<String>) {
-        if self.told.borrow_mut().insert((span.start_line, message.clone())) {
+        if self.is_new(span, &message) {
             self.world.warn(span, message, hint);
         }
+    }
+
+    fn lint(&self, diagnostic: Diagnostic) {
+        if self.is_new(diagnostic.span, &diagnostic.message) {
+            self.world.lint(diagnostic);
+        }
+    }
+
+    fn only_asks(&self) -> bool {
+        self.world.only_asks()
     }
 }
 
@@ -195,12 +261,21 @@ fn in_order(mut steps: Vec<PlannedStep>) -> Vec<PlannedStep> {
     steps
 }
 
+/// Values of the global arguments, and all that can be said about them.
+type Globals = (BTreeMap<String, String>, BTreeMap<String, outline::KnownArg>);
+
 struct Lowering<'a> {
     source: &'a Source<'a>,
     request: &'a BuildRequest,
     world: &'a dyn World,
     arguments: Arguments,
     globals: BTreeMap<String, String>,
+    /// The same with all that can be said about them.
+    known_args: BTreeMap<String, outline::KnownArg>,
+    /// What can be said about the stages looked at so far.
+    outlines: BTreeMap<usize, outline::StageOutline>,
+    /// What each `FROM` says, by number of the stage.
+    froms: Vec<stages::From>,
     platform: Platform,
     vertices: &'a mut Vertices,
     steps: Vec<PlannedStep>,
@@ -219,12 +294,25 @@ struct Lowering<'a> {
 struct StageEnd {
     planned: PlannedStage,
     declared: Declared,
+    /// Whether a `WORKDIR` of this file has set the working directory.
+    workdir_set: bool,
 }
 
 /// An instruction as it stands in the Dockerfile.
 struct Written<'a> {
     span: Span,
     text: &'a str,
+    /// Its name as typed.
+    keyword: &'a str,
+    /// The comments above it.
+    comments: &'a [String],
+}
+
+impl<'a> Written<'a> {
+    fn new(instruction: &'a Instruction) -> Written<'a> {
+        let Instruction { span, original, keyword, comments, .. } = instruction;
+        Written { span: *span, text: original, keyword, comments }
+    }
 }
 
 /// A stage while its instructions are being gone through.
@@ -236,6 +324,7 @@ struct Current {
     end: StageEnd,
     /// Whether `CMD` was set in this very stage.
     has_cmd: bool,
+    seen: lint::Seen,
 }
 
 impl Lowering<'_> {
@@ -249,27 +338,50 @@ impl Lowering<'_> {
         self.source.dockerfile.directives.escape
     }
 
-    /// The `ARG`s before the first `FROM`.
-    fn globals(&mut self) -> Result<(), BuildError> {
+    /// The `ARG`s before the first `FROM`, with the values that `given` knows. A default that is not needed
+    /// may be malformed.
+    fn globals_with<'v>(&self, given: impl Fn(&str) -> Option<&'v String>) -> Result<Globals, BuildError> {
+        let (mut globals, mut known) = (BTreeMap::new(), BTreeMap::<String, outline::KnownArg>::new());
         for instruction in &self.source.dockerfile.global_args {
             for arg in &instruction.kind.args {
-                let default = match &arg.default {
-                    Some(default) => Some(self.expand_global(default, instruction.span)?),
-                    None => None,
+                let (value, mut deps) = match (given(&arg.name), &arg.default) {
+                    (Some(given), _) => (Some(given.clone()), BTreeSet::new()),
+                    (None, Some(default)) => {
+                        let expanded = self.expand_with(&globals, default, instruction.span)?;
+                        (Some(expanded.text), expanded.used)
+                    }
+                    (None, None) => (None, BTreeSet::new()),
                 };
-                let value = self.arguments.global(&arg.name).cloned().or(default);
-                if let Some(value) = value {
-                    self.globals.insert(arg.name.clone(), value);
+                if let Some(earlier) = known.get(&arg.name).filter(|_| deps.remove(&arg.name)) {
+                    deps.extend(earlier.deps.iter().cloned());
                 }
+                let (description, span) = (arg.description.clone(), instruction.span);
+                let entry =
+                    outline::KnownArg { value: value.clone().unwrap_or_default(), description, deps, span };
+                known.insert(arg.name.clone(), entry);
+                globals.extend(value.map(|value| (arg.name.clone(), value)));
             }
         }
-        Ok(())
+        Ok((globals, known))
     }
 
-    fn expand_global(&self, word: &str, span: Span) -> Result<String, BuildError> {
-        let lookup = |name: &str| self.globals.get(name).or_else(|| self.arguments.global(name)).cloned();
+    fn expand_with(
+        &self,
+        globals: &BTreeMap<String, String>,
+        word: &str,
+        span: Span,
+    ) -> Result<Expanded, BuildError> {
+        let lookup = |name: &str| globals.get(name).or_else(|| self.arguments.automatic(name)).cloned();
         let expanded = dhow_dockerfile::expand(word, self.escape(), lookup);
-        Ok(expanded.map_err(|error| self.fail(span, StepError::Invalid(error.to_string())))?.text)
+        expanded.map_err(|error| self.fail(span, StepError::Invalid(error.to_string())))
+    }
+
+    fn expanded_global(&self, word: &str, span: Span) -> Result<Expanded, BuildError> {
+        self.expand_with(&self.globals, word, span)
+    }
+
+    fn global(&self, name: &str) -> Option<&String> {
+        self.globals.get(name).or_else(|| self.arguments.automatic(name))
     }
 
     /// The stage to build.
@@ -296,9 +408,7 @@ impl Lowering<'_> {
             if self.replacement(index).is_some() {
                 continue;
             }
-            // A base that cannot be expanded fails when the stage is lowered.
-            let base = self.expand_global(&stage.base, stage.span).unwrap_or_default();
-            open.extend(self.earlier_stage(&base, index));
+            open.extend(self.earlier_stage(&self.froms[index].base, index));
             for instruction in &stage.instructions {
                 match &instruction.kind {
                     InstructionKind::Copy(CopyInstruction { from: Some(from), .. }) => {
@@ -321,10 +431,7 @@ impl Lowering<'_> {
             return Ok(end.clone());
         }
         if let Some(start) = self.open.iter().position(|open| *open == index) {
-            let circle: Vec<String> =
-                self.open[start..].iter().chain([&index]).map(|at| self.shown_name(*at)).collect();
-            let message = format!("circular dependency detected: {}", circle.join(" needs "));
-            return Err(self.fail(self.source.dockerfile.stages[index].span, StepError::Invalid(message)));
+            return Err(self.circle(&self.open[start..], self.source.dockerfile.stages[index].span));
         }
         self.open.push(index);
         let end = self.stage(index)?;
@@ -333,7 +440,7 @@ impl Lowering<'_> {
         Ok(end)
     }
 
-    /// What people call it.
+    /// What a stage is called: by its name, or by its number.
     fn shown_name(&self, index: usize) -> String {
         self.source.dockerfile.stages[index].name.clone().unwrap_or_else(|| format!("stage-{index}"))
     }
@@ -358,20 +465,23 @@ impl Lowering<'_> {
         if let Some(name) = self.replacement(index) {
             return self.context_end(&name, stage.span);
         }
-        let base = self.expand_global(&stage.base, stage.span)?;
-        let (end, triggers) = self.from(index, stage, &base)?;
+        let from = self.froms[index].clone();
+        self.outline_from(index);
+        let (end, triggers) = self.from(index, stage, &from)?;
         let count = 1 + triggers.len() + stage.instructions.len();
-        let mut current = Current { index, count, done: 0, end, has_cmd: false };
+        let mut current = Current { index, count, done: 0, end, has_cmd: false, seen: lint::Seen::default() };
         let vertex = Some(current.end.planned.vertex);
         let name = stage.name.as_ref().map(|name| format!(" AS {name}")).unwrap_or_default();
-        let text = format!("FROM {base}{name}");
-        self.step(&mut current, &Written { span: stage.span, text: &text }, vertex, None);
-        for (text, kind) in &triggers {
-            self.instruction(&mut current, kind, &Written { span: stage.span, text })?;
+        let text = format!("FROM {}{name}", from.base);
+        let at =
+            Written { span: stage.span, text: &text, keyword: &stage.keyword, comments: &stage.comments };
+        self.step(&mut current, &at, vertex, None);
+        for trigger in &triggers {
+            let at = Written { span: stage.span, ..Written::new(trigger) };
+            self.instruction(&mut current, &trigger.kind, &at)?;
         }
         for instruction in &stage.instructions {
-            let at = Written { span: instruction.span, text: &instruction.original };
-            self.instruction(&mut current, &instruction.kind, &at)?;
+            self.instruction(&mut current, &instruction.kind, &Written::new(instruction))?;
         }
         Ok(current.end)
     }
@@ -382,12 +492,8 @@ impl Lowering<'_> {
     }
 
     fn reference(&self, text: &str, span: Span) -> Result<Reference, BuildError> {
-        if text.is_empty() {
-            let message = "base name should not be blank: a variable in it has no value".to_owned();
-            return Err(self.fail(span, StepError::Invalid(message)));
-        }
         let parsed: Result<Reference, _> = text.parse();
-        let message = |error| StepError::Invalid(format!("failed to parse image name {text:?}: {error}"));
+        let message = |error| StepError::Invalid(format!("failed to parse stage name {text:?}: {error}"));
         Ok(parsed.map_err(|error| self.fail(span, message(error)))?.or_latest())
     }
 
@@ -437,9 +543,13 @@ impl Lowering<'_> {
         kind: &InstructionKind,
         at: &Written<'_>,
     ) -> Result<(), BuildError> {
+        self.lint_instruction(current, kind, at);
         match kind {
             InstructionKind::Arg(arg) => self.arg(current, arg, at),
-            InstructionKind::Run(run) => self.run(current, run, at),
+            InstructionKind::Run(run) => {
+                self.outline_mounts(current, run, at);
+                self.run(current, run, at)
+            }
             InstructionKind::Copy(copy) => self.copy(current, copy, at),
             InstructionKind::Add(add) => self.add(current, add, at),
             InstructionKind::Workdir(path) => self.workdir(current, path, at),
@@ -468,15 +578,20 @@ impl Lowering<'_> {
     ) -> Result<(), BuildError> {
         let mut texts = Vec::new();
         for arg in &arg.args {
+            self.lint_arg(current, arg, at);
+            // A default that is not needed may be malformed.
             let default = match &arg.default {
-                Some(default) => Some(self.expand(current, at.span, default)?),
-                None => None,
+                Some(default) if self.arguments.given(&arg.name).is_none() => {
+                    Some(self.expand(current, at.span, default)?)
+                }
+                _ => None,
             };
             let value = current.end.declared.declare(&arg.name, default, &self.arguments, &self.globals);
             texts.push(match value {
                 Some(value) => format!("{}={value}", arg.name),
                 None => arg.name.clone(),
             });
+            self.outline_arg(current, arg, at);
         }
         let text = format!("ARG {}", texts.join(" "));
         self.step(current, at, None, Some(config_history(text)));
@@ -491,7 +606,7 @@ impl Lowering<'_> {
         at: &Written<'_>,
     ) -> Result<(), BuildError> {
         let escape = self.escape();
-        let StageEnd { planned, declared } = &mut current.end;
+        let StageEnd { planned, declared, .. } = &mut current.end;
         let before = planned.config.clone();
         let scope = Scope { config: &before, declared, escape };
         let applied = configure::apply(&mut planned.config, &scope, kind, &mut current.has_cmd);
@@ -544,6 +659,7 @@ impl Lowering<'_> {
     }
 
     fn refuse(&self, span: Span, is_used: bool, what: &str) -> Result<(), BuildError> {
+        let is_used = is_used && !self.world.only_asks();
         if is_used { Err(self.fail(span, StepError::Unsupported(what.to_owned()))) } else { Ok(()) }
     }
 }
@@ -556,5 +672,7 @@ fn config_history(created_by: String) -> History {
     History { empty_layer: true, ..layer_history(created_by) }
 }
 
+#[cfg(test)]
+mod lint_tests;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use dhow_runtime::{Resources, Rlimit};
 use dhow_solver::{Graph, Vertex, VertexId};
 use serde::{Deserialize, Serialize};
 
+use crate::call::Outline;
 use crate::chmod::Chmod;
 use crate::event::StepInfo;
 use crate::mount::RunMount;
@@ -207,6 +208,8 @@ pub(crate) struct Plan {
     pub targets: Vec<Target>,
     /// The vertex that needs all of them.
     pub vertex: VertexId,
+    /// What the target can be told.
+    pub outline: Outline,
 }
 
 /// A stage to build.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dhow_dockerfile::{ExpandError, expand, expand_words};
+use dhow_dockerfile::{ExpandError, Expanded, expand, expand_words};
 use dhow_oci::{ImageConfig, Platform};
 
 use crate::plan::EnvVar;
@@ -52,15 +52,26 @@ impl Arguments {
             automatic.insert(format!("{prefix}ARCH"), platform.architecture.clone());
             automatic.insert(format!("{prefix}VARIANT"), platform.variant.clone().unwrap_or_default());
         }
+        for (name, value) in &mut automatic {
+            if let Some(given) = given.get(name) {
+                value.clone_from(given);
+            }
+        }
         Arguments { given, automatic }
     }
 
-    /// The value of `ARG name` before the first `FROM`: what the user gave wins.
-    pub(crate) fn global(&self, name: &str) -> Option<&String> {
-        self.given.get(name).or_else(|| self.automatic.get(name))
+    /// The value of an argument that nobody needs to declare before the first `FROM`.
+    pub(crate) fn automatic(&self, name: &str) -> Option<&String> {
+        self.automatic.get(name)
     }
 
-    fn given(&self, name: &str) -> Option<&String> {
+    /// Names of the arguments that nobody needs to declare before the first `FROM`.
+    pub(crate) fn automatic_names(&self) -> impl Iterator<Item = &str> {
+        self.automatic.keys().map(String::as_str)
+    }
+
+    /// What the user gave.
+    pub(crate) fn given(&self, name: &str) -> Option<&String> {
         self.given.get(name)
     }
 
@@ -77,10 +88,13 @@ impl Arguments {
 
     /// Names the user gave that no `ARG` asked for.
     pub(crate) fn unused(&self, declared: &BTreeSet<String>) -> Vec<String> {
-        let is_for_builder = |name: &str| {
-            PROXY_ARGS.contains(&name) || name.starts_with(BUILDER_ARGS_PREFIX) || name == SOURCE_DATE_EPOCH
+        let is_known = |name: &str| {
+            PROXY_ARGS.contains(&name)
+                || self.automatic.contains_key(name)
+                || name.starts_with(BUILDER_ARGS_PREFIX)
+                || name == SOURCE_DATE_EPOCH
         };
-        let is_unused = |name: &&String| !declared.contains(*name) && !is_for_builder(name);
+        let is_unused = |name: &&String| !declared.contains(*name) && !is_known(name);
         self.given.keys().filter(is_unused).cloned().collect()
     }
 }
@@ -129,7 +143,13 @@ impl Declared {
         self.variables.retain(|(held, _)| config.config.env_value(held).is_none());
     }
 
-    fn value(&self, name: &str) -> Option<&String> {
+    /// Whether `ARG name` was there, with a value or not.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.all.iter().any(|(held, _)| held == name)
+    }
+
+    /// The value an argument has now, if no later `ENV` set the variable.
+    pub(crate) fn value(&self, name: &str) -> Option<&String> {
         self.variables.iter().find(|(held, _)| held == name).map(|(_, value)| value)
     }
 }
@@ -157,8 +177,21 @@ impl Scope<'_> {
         self.declared.all.iter().map(shown).collect()
     }
 
+    /// The names that have a value, the environment's first.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let env = self.config.config.env.iter().map(|entry| entry.split('=').next().unwrap_or(entry));
+        let is_own = |name: &&str| self.config.config.env_value(name).is_none();
+        let args = self.declared.variables.iter().map(|(name, _)| name.as_str()).filter(is_own);
+        env.chain(args).collect()
+    }
+
     pub(crate) fn expand(&self, word: &str) -> Result<String, ExpandError> {
-        Ok(expand(word, self.escape, |name| self.lookup(name))?.text)
+        Ok(self.expanded(word)?.text)
+    }
+
+    /// The word and the names it asks for.
+    pub(crate) fn expanded(&self, word: &str) -> Result<Expanded, ExpandError> {
+        expand(word, self.escape, |name| self.lookup(name))
     }
 
     pub(crate) fn expand_words(&self, text: &str) -> Result<Vec<String>, ExpandError> {
@@ -166,7 +199,12 @@ impl Scope<'_> {
     }
 
     pub(crate) fn expand_heredoc(&self, text: &str) -> Result<String, ExpandError> {
-        Ok(dhow_dockerfile::expand_heredoc(text, |name| self.lookup(name))?.text)
+        Ok(self.expanded_heredoc(text)?.text)
+    }
+
+    /// The body of a heredoc and the names it asks for.
+    pub(crate) fn expanded_heredoc(&self, text: &str) -> Result<Expanded, ExpandError> {
+        dhow_dockerfile::expand_heredoc(text, |name| self.lookup(name))
     }
 
     /// What a program run now sees.

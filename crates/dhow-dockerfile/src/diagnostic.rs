@@ -1,6 +1,8 @@
 //! What is wrong with a text, where, and what to do about it.
 use std::fmt::Write as _;
 
+use crate::rule::Rule;
+
 /// A part of the source text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Span {
@@ -28,8 +30,8 @@ pub enum Severity {
 pub struct Diagnostic {
     /// Whether a build can go on.
     pub severity: Severity,
-    /// The lint rule that speaks, by Docker's name; `None` for errors and warnings proper.
-    pub rule: Option<&'static str>,
+    /// The lint rule that speaks; `None` for errors and warnings proper.
+    pub rule: Option<Rule>,
     /// What is wrong, in one line.
     pub message: String,
     /// Where.
@@ -47,7 +49,8 @@ impl Diagnostic {
         Self { severity: Severity::Warning, ..Self::error(span, message) }
     }
 
-    pub(crate) fn lint(rule: &'static str, span: Span, message: impl Into<String>) -> Self {
+    /// What a lint rule has found.
+    pub fn lint(rule: Rule, span: Span, message: impl Into<String>) -> Self {
         Self { rule: Some(rule), ..Self::warning(span, message) }
     }
 

@@ -40,7 +40,7 @@ impl Flags {
             Some((flag, value)) => (flag, Some(value)),
             None => (word, None),
         };
-        let name = flag.trim_start_matches("--");
+        let name = flag.strip_prefix("--").unwrap_or(flag);
         let Some((_, kind)) = spec.iter().find(|(known, _)| *known == name) else {
             let known: Vec<&str> = spec.iter().map(|(known, _)| *known).collect();
             return Err(format!("unknown flag: {flag}{}", did_you_mean(name, &known)));

@@ -272,9 +272,9 @@ fn take_flags(text: &str, escape: char) -> (Vec<String>, &str) {
     let mut flags = Vec::new();
     let mut rest = text.trim_start();
     while rest.starts_with("--") {
-        let (flag, quoted, behind) = flag_word(rest, escape);
+        let (flag, behind) = flag_word(rest, escape);
         rest = behind.trim_start();
-        if flag == "--" && !quoted {
+        if flag == "--" {
             break;
         }
         flags.push(flag);
@@ -282,10 +282,10 @@ fn take_flags(text: &str, escape: char) -> (Vec<String>, &str) {
     (flags, rest)
 }
 
-/// One word, whether any of it was quoted, and what is behind it.
-fn flag_word(text: &str, escape: char) -> (String, bool, &str) {
+/// One word, and what is behind it.
+fn flag_word(text: &str, escape: char) -> (String, &str) {
     let mut word = String::new();
-    let (mut quote, mut quoted) = (None, false);
+    let mut quote = None;
     let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {
         if c == escape {
@@ -295,14 +295,14 @@ fn flag_word(text: &str, escape: char) -> (String, bool, &str) {
         } else if quote.is_some() {
             word.push(c);
         } else if c.is_whitespace() {
-            return (word, quoted, &text[at..]);
+            return (word, &text[at..]);
         } else if matches!(c, '\'' | '"') {
-            (quote, quoted) = (Some(c), true);
+            quote = Some(c);
         } else {
             word.push(c);
         }
     }
-    (word, quoted, "")
+    (word, "")
 }
 
 /// Words separated by blanks outside quotes, with the place where each begins. Quotes and escapes

@@ -91,6 +91,20 @@ impl IgnoreRules {
         self.rules.is_empty()
     }
 
+    /// The path that a source of COPY stands for, if these rules leave it out for certain: without any `!` rule,
+    /// and for the whole context only if a rule names everything.
+    pub fn leaves_out(&self, source: &str) -> Option<String> {
+        let path = clean(source);
+        let names_everything =
+            |rule: &Rule| matches!(clean(&rule.pattern).trim_start_matches('/'), "*" | "**" | "**/*");
+        let left_out = match path.as_str() {
+            _ if self.rules.iter().any(|rule| rule.reincludes) => false,
+            "." | "/" => self.rules.iter().any(names_everything),
+            path => self.check(path).ignored,
+        };
+        left_out.then_some(path)
+    }
+
     /// Judges `path`, relative to the root and with slashes, together with its parents.
     pub fn check(&self, path: impl AsRef<[u8]>) -> Verdict<'_> {
         let path = path.as_ref();
@@ -336,6 +350,18 @@ mod tests {
         assert!(may("vendor"));
         assert!(!may("vendor/a"), "children of a path named exactly inherit its verdict");
         assert!(IgnoreRules::parse("!**/x").unwrap().may_have_reincluded_children("any"));
+    }
+
+    #[test]
+    fn sources_that_are_left_out_for_certain() {
+        let leaves_out = |rules: &str, source| IgnoreRules::parse(rules).unwrap().leaves_out(source);
+        assert_eq!(leaves_out("Dockerfile\n", "./Dockerfile").as_deref(), Some("Dockerfile"));
+        assert_eq!(leaves_out("docs\n", "docs/a").as_deref(), Some("docs/a"));
+        assert_eq!(leaves_out("*\n", ".").as_deref(), Some("."));
+        assert_eq!(leaves_out("/**\n", "/").as_deref(), Some("/"));
+        assert_eq!(leaves_out(".*\n", "."), None);
+        assert_eq!(leaves_out("**\n!Dockerfile\n", "x"), None, "a `!` may bring it back");
+        assert_eq!(leaves_out("", "x"), None);
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod mount;
 mod parse;
 mod pattern;
 mod print;
+mod rule;
 mod sexpr;
 mod suggest;
 mod traps;
@@ -43,4 +44,6 @@ pub use instruction::{
     RunInstruction, Script, Security, Stage, TrailingComment,
 };
 pub use mount::{Mount, MountError, MountSpec, MountType, Sharing};
+pub use rule::Rule;
 pub use sexpr::sexpr;
+pub use suggest::suggestion;

@@ -3,7 +3,7 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::directive::Head;
 use crate::heredoc::Heredoc;
 
-/// Docker refuses longer lines.
+/// Docker refuses longer lines; a carriage return counts, the line feed does not.
 const LINE_BYTES_MAX: usize = 65_535;
 
 /// A line of the file.
@@ -67,7 +67,8 @@ impl<'a> Reader<'a> {
     /// Starts behind the directives. Lines that are too long are reported here.
     pub(crate) fn new(source: &'a str, head: &Head, diagnostics: &mut Vec<Diagnostic>) -> Self {
         let lines: Vec<_> = physical_lines(source).collect();
-        for line in lines.iter().filter(|line| line.text.len() > LINE_BYTES_MAX) {
+        let bytes = |line: &Physical<'_>| line.raw.strip_suffix('\n').unwrap_or(line.raw).len();
+        for line in lines.iter().filter(|line| bytes(line) > LINE_BYTES_MAX) {
             let message = format!("dockerfile line greater than max allowed size of {LINE_BYTES_MAX}");
             diagnostics.push(Diagnostic::error(line.span(), message));
         }
@@ -78,6 +79,11 @@ impl<'a> Reader<'a> {
     pub(crate) fn whole(&self) -> Span {
         let end = self.lines.last().map_or(0, |line| line.start + line.raw.len());
         Span { start_line: 1, end_line: self.lines.len().max(1), start: 0, end }
+    }
+
+    /// The last line of `span`.
+    pub(crate) fn last_line(&self, span: &Span) -> Span {
+        self.lines.get(span.end_line.saturating_sub(1)).map_or(*span, Physical::span)
     }
 
     /// The next instruction.
@@ -147,9 +153,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Adds a comment line; one without text separates what is above from what is below.
+/// Adds a comment line; one without text separates what is above from what is below. Its first character is
+/// dropped, whatever it is: the `#` of an indented comment stays, as in Docker.
 fn note_comment(comments: &mut Vec<String>, line: &str) {
-    match line.trim_start().trim_start_matches('#').trim() {
+    let mut rest = line.chars();
+    rest.next();
+    match rest.as_str().trim() {
         "" => comments.clear(),
         text => comments.push(text.to_owned()),
     }

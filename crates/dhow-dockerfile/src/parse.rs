@@ -6,6 +6,7 @@ use crate::heredoc::Heredoc;
 use crate::instruction::{Dockerfile, Instruction, InstructionKind, Stage};
 use crate::lines::{Logical, Reader};
 use crate::lint;
+use crate::rule::Rule;
 use crate::traps;
 use crate::typed::{Typing, is_subcommand, unknown_instruction};
 
@@ -13,7 +14,12 @@ impl Dockerfile {
     /// Reads a Dockerfile. The tree holds what was understood; it is fit to be built when no
     /// diagnostic is an error. Diagnostics are in the order of the text.
     pub fn parse(text: &str) -> (Self, Vec<Diagnostic>) {
-        let head = directive::read(text);
+        Self::parse_checked(text, None)
+    }
+
+    /// The same with settings of the checks that come from elsewhere: the file's own do not count then.
+    pub fn parse_checked(text: &str, check: Option<&CheckConfig>) -> (Self, Vec<Diagnostic>) {
+        let head = directive::read(text, check);
         let mut diagnostics = head.diagnostics.clone();
         let reader = Reader::new(text, &head, &mut diagnostics);
         let mut parser = Parser {
@@ -92,11 +98,8 @@ impl Parser<'_> {
     }
 
     fn logical(&mut self, mut logical: Logical) {
-        let check = self.check_config(&logical.comments);
-        if logical.has_blank_continuation && !check.skip.contains("NoEmptyContinuation") {
-            let lint = Diagnostic::lint("NoEmptyContinuation", logical.span, "Empty continuation line");
-            self.diagnostics.push(lint);
-        }
+        let check = self.dockerfile.directives.check.with_comments(&logical.comments);
+        self.blank_continuation(&logical);
         let form = match Form::parse(&logical.text, self.dockerfile.directives.escape) {
             Ok(form) => form,
             Err(error) => {
@@ -125,13 +128,18 @@ impl Parser<'_> {
             let kind = typing.instruction(keyword);
             self.place(kind, &form, &logical);
         }
-        found.retain(|diagnostic| !diagnostic.rule.is_some_and(|rule| check.skip.contains(rule)));
+        found.retain(|diagnostic| diagnostic.rule.is_none_or(|rule| check.allows(rule)));
         self.diagnostics.extend(found);
     }
 
-    /// The file's settings with those of the comments above an instruction.
-    fn check_config(&self, comments: &[String]) -> CheckConfig {
-        lint::config(&self.dockerfile.directives.check, comments)
+    /// NoEmptyContinuation. It points to the last line, and only the whole file's settings count.
+    fn blank_continuation(&mut self, logical: &Logical) {
+        let rule = Rule::NoEmptyContinuation;
+        if !logical.has_blank_continuation || !self.dockerfile.directives.check.allows(rule) {
+            return;
+        }
+        let span = self.reader.last_line(&logical.span);
+        self.diagnostics.push(Diagnostic::lint(rule, span, "Empty continuation line"));
     }
 
     /// Puts an instruction where it belongs.

@@ -133,7 +133,7 @@ impl Line {
     /// The line, guarded against an escape at its end that would join it with the next, and the
     /// bodies of its heredocs.
     fn finish(mut self, heredocs: &[Heredoc]) -> String {
-        if self.text.ends_with(self.escape) {
+        if self.text.trim_end_matches([' ', '\t']).ends_with(self.escape) {
             self.text.push('\u{b}');
         }
         for heredoc in heredocs {

@@ -9,7 +9,7 @@ use crate::parse::takes_heredocs;
 
 /// One line per instruction, or the first error.
 pub fn sexpr(text: &str) -> Result<String, String> {
-    let head = directive::read(text);
+    let head = directive::read(text, None);
     let mut diagnostics = head.diagnostics.clone();
     let mut reader = Reader::new(text, &head, &mut diagnostics);
     if let Some(diagnostic) = diagnostics.into_iter().find(|diagnostic| diagnostic.is_error()) {

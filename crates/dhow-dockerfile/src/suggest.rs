@@ -20,6 +20,30 @@ pub(crate) fn nearest<'a>(word: &str, options: &[&'a str]) -> Option<&'a str> {
         .map(|(_, option)| option)
 }
 
+/// The first of the options closest to `word` that is near enough to be what was meant; nothing if `word` is one
+/// of them. Case counts, as it does in the names of variables.
+pub fn suggestion<'a>(word: &str, options: &[&'a str]) -> Option<&'a str> {
+    if word.chars().count() > WORD_CHARS_MAX || options.contains(&word) {
+        return None;
+    }
+    let near = options.iter().map(|option| (replacements(word, option), *option));
+    near.filter(|(edits, _)| *edits <= EDITS_MAX).min_by_key(|(edits, _)| *edits).map(|(_, option)| option)
+}
+
+/// Inserted, missing and replaced characters between two words.
+fn replacements(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, c) in a.chars().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
+        for j in 0..b.len() {
+            let least = (corner + usize::from(c != b[j])).min(row[j] + 1).min(row[j + 1] + 1);
+            corner = std::mem::replace(&mut row[j + 1], least);
+        }
+    }
+    row[b.len()]
+}
+
 /// ` (did you mean X?)`, or nothing.
 pub(crate) fn did_you_mean(word: &str, options: &[&str]) -> String {
     nearest(word, options).map(|option| format!(" (did you mean {option}?)")).unwrap_or_default()
@@ -57,5 +81,14 @@ mod tests {
         assert_eq!(nearest("RNU", &["ENV", "RUN"]), Some("RUN"));
         assert_eq!(nearest("PUSH", &options), None);
         assert_eq!(edits("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn variables_are_compared_with_their_case() {
+        assert_eq!(replacements("kitten", "sitting"), 3);
+        assert_eq!(suggestion("PAHT", &["HOME", "PATH"]), Some("PATH"));
+        assert_eq!(suggestion("path", &["PATH"]), None);
+        assert_eq!(suggestion("ab", &["abc", "ab", "a"]), None, "it is one of them");
+        assert_eq!(suggestion("abx", &["abcx", "abx1"]), Some("abcx"), "the first of equals");
     }
 }

@@ -141,25 +141,10 @@ impl Typing<'_> {
             return self.fail(format!("{name} names can not be blank"));
         }
         if legacy {
-            let word = &self.form.word;
-            let message =
-                format!("\"{word} key=value\" should be used instead of legacy \"{word} key value\" format");
-            let hint = self.legacy_fix(&pairs);
-            let lint = Diagnostic::lint("LegacyKeyValueFormat", self.span, message).with_hint(hint);
-            self.diagnostics.push(lint);
             self.mention_comment_in_value(name);
         }
         let pairs = pairs.into_iter().map(|(key, value)| KeyValue { key, value }).collect();
         Some(Pairs { pairs, legacy })
-    }
-
-    fn legacy_fix(&self, pairs: &[(String, String)]) -> String {
-        let quote = |value: &str| {
-            let plain = !value.contains(char::is_whitespace) || value.contains(['"', '\'', '\\']);
-            if plain { value.to_owned() } else { format!("\"{value}\"") }
-        };
-        let fixed = pairs.iter().map(|(key, value)| format!(" {key}={}", quote(value)));
-        format!("write `{}{}`", self.form.word, fixed.collect::<String>())
     }
 
     fn arg(&mut self) -> Option<ArgInstruction> {
@@ -212,7 +197,9 @@ impl Typing<'_> {
             }
             _ => {}
         }
-        let mut trigger = self.form.rest.clone();
+        // Blanks at the end are kept: they are in images that Docker makes.
+        let blanks = &self.original[self.original.trim_end().len()..];
+        let mut trigger = format!("{}{blanks}", self.form.rest);
         for heredoc in &self.heredocs {
             trigger.push_str(&format!("\n{}{}", heredoc.content, heredoc.name));
         }

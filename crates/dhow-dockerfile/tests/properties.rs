@@ -33,6 +33,9 @@ fn forget_fix(kind: &mut InstructionKind) {
         InstructionKind::Add(add) => &mut add.files,
         InstructionKind::Copy(copy) => &mut copy.files,
         InstructionKind::Onbuild(onbuild) => {
+            // Blanks at the end are guarded by a further one.
+            let (line, bodies) = onbuild.trigger.split_once('\n').unwrap_or((&onbuild.trigger, ""));
+            onbuild.trigger = format!("{}\n{bodies}", line.trim_end());
             return onbuild.instruction.iter_mut().for_each(|kind| forget_fix(kind));
         }
         _ => return,

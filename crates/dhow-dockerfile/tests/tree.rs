@@ -134,8 +134,8 @@ fn lines_are_joined_and_comments_dropped() {
             3-7: FROM a Some("b") None
               8: Run(RunInstruction { command: Shell("one \\\\") })
               9: Run(RunInstruction { command: Shell("two") })
-            3: Warning [NoEmptyContinuation]: Empty continuation line
             3: Warning [ConsistentInstructionCasing]: Command 'from' should match the case of the command majority (uppercase)
+            7: Warning [NoEmptyContinuation]: Empty continuation line
         "#]],
     );
 }
@@ -163,7 +163,6 @@ fn heredocs_belong_to_run_copy_and_add() {
               12-16: Copy(CopyInstruction { files: FileCopy { sources: ["c"], heredocs: [Heredoc { name: "a.txt", expand: true, strip_tabs: false, content: "$x\n" }, Heredoc { name: "b.txt", expand: false, strip_tabs: false, content: "$y\n" }], dest: "/d/" } })
               17-19: Onbuild(Onbuild { trigger: "RUN <<E\nx\nE", instruction: Some(Run(RunInstruction { command: Shell("<<E"), heredocs: [Heredoc { name: "E", expand: true, strip_tabs: false, content: "x\n" }] })) })
               20: Cmd(Shell("echo <<E"))
-            20: Warning [JSONArgsRecommended]: JSON arguments recommended for CMD to prevent unintended behavior related to OS signals
         "#]],
     );
 }
@@ -242,8 +241,6 @@ RUN ["x"] # an array
                hint: write `EXPOSE 80`
             3: Warning: `# both` is not a comment in the middle of a line to Docker; ignored
                hint: write `ENV A=1 B=2`
-            5: Warning [LegacyKeyValueFormat]: "ENV key=value" should be used instead of legacy "ENV key value" format
-               hint: write `ENV E="f # g"`
             5: Warning: `# g` is part of the ENV instruction: a comment cannot follow it on the same line
                hint: write `ENV E f`
             6: Warning: `# here` is part of the WORKDIR instruction: a comment cannot follow it on the same line
@@ -479,22 +476,10 @@ ENTRYPOINT x
               15: Entrypoint(Shell("x"))
             1: Warning [StageNameCasing]: Stage name 'Base' should be lowercase
             1: Warning [FromAsCasing]: 'as' and 'FROM' keywords' casing do not match
-            1: Warning [UndefinedArgInFrom]: FROM argument 'TAGG' is not declared
-            1: Warning [FromPlatformFlagConstDisallowed]: FROM --platform flag should not use constant value "linux/amd64"
-            2: Warning [ConsistentInstructionCasing]: Command 'maintainer' should match the case of the command majority (uppercase)
             2: Warning [MaintainerDeprecated]: Maintainer instruction is deprecated in favor of using label
-            3: Warning [LegacyKeyValueFormat]: "ENV key=value" should be used instead of legacy "ENV key value" format
-               hint: write `ENV DB_PASSWORD="x y"`
-            3: Warning [SecretsUsedInArgOrEnv]: Do not use ARG or ENV instructions for sensitive data (ENV "DB_PASSWORD")
-            4: Warning [WorkdirRelativePath]: Relative workdir "app" can have unexpected results if the base image changes
-            5: Warning [MultipleInstructionsDisallowed]: Multiple CMD instructions should not be used in the same stage because only the last one will be used
-            5: Warning [JSONArgsRecommended]: JSON arguments recommended for CMD to prevent unintended behavior related to OS signals
-            6: Warning [JSONArgsRecommended]: JSON arguments recommended for CMD to prevent unintended behavior related to OS signals
-            7: Warning [ExposeProtoCasing]: Defined protocol '80/TCP' in EXPOSE instruction should be lowercase
-            7: Warning [ExposeInvalidFormat]: EXPOSE instruction should not define an IP address or host-port mapping, found '127.0.0.1:1:1'
+            2: Warning [ConsistentInstructionCasing]: Command 'maintainer' should match the case of the command majority (uppercase)
             8: Warning [ReservedStageName]: Stage name should not use the same name as reserved stage "scratch"
-            8: Warning [RedundantTargetPlatform]: Setting platform to predefined $TARGETPLATFORM in FROM is redundant as this is the default behavior
-            10: Warning [NoEmptyContinuation]: Empty continuation line
+            12: Warning [NoEmptyContinuation]: Empty continuation line
             13: Warning [DuplicateStageName]: Duplicate stage name "base", stage names should be unique
         "#]],
     );

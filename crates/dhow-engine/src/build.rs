@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dhow_build::GatewayHosts;
 use dhow_container::{HostsFile, NetworkRequest};
 use dhow_dockerfile::Diagnostic;
+pub use dhow_dockerfile::{Rule, Span};
 use dhow_runtime::{ExecStreams, ExitStatus};
 
 pub use dhow_build::{
-    ArchiveDest, BuildError, BuildEvent, BuildRecord, BuildRequest, Built, ContextSource, DockerfileSource,
-    FindBuildError, FindStepError, History, ImageOutput, LayoutDest, LogReader, Modes, Output, OutputError,
-    OutputRequest, SourceRequest, StepId, StepInfo, StepLog, StepNetwork, StepOutcome, StepRecord,
-    StepResult, StoreFailure, Stream, parse_annotation, parse_output, split_csv,
+    ArchiveDest, BuildError, BuildEvent, BuildRecord, BuildRequest, Built, CheckReport, ContextSource,
+    DockerfileSource, FindBuildError, FindStepError, History, ImageOutput, LayoutDest, LogReader, Modes,
+    Outline, OutlineArg, OutlineMount, Output, OutputError, OutputRequest, SourceRequest, SourceText, StepId,
+    StepInfo, StepLog, StepNetwork, StepOutcome, StepRecord, StepResult, StoreFailure, Stream, TargetInfo,
+    parse_annotation, parse_output, split_csv,
 };
 pub use dhow_build::{
     DebugError, DebugRequest, DebugStep, Entitlements, Resources, Rlimit, RunOptions, SecretSource,
@@ -55,6 +57,21 @@ impl Engine {
         self.with_builder(|builder| builder.debug(request, streams, entering))
     }
 
+    /// Looks a Dockerfile through without building it.
+    pub fn check_dockerfile(&self, request: &BuildRequest) -> Result<CheckReport, BuildError> {
+        self.with_builder(|builder| builder.check(request))
+    }
+
+    /// What the target of a build can be told.
+    pub fn outline(&self, request: &BuildRequest) -> Result<(SourceText, Outline), BuildError> {
+        self.with_builder(|builder| builder.outline(request))
+    }
+
+    /// The targets that a Dockerfile has.
+    pub fn targets(&self, request: &BuildRequest) -> Result<(SourceText, Vec<TargetInfo>), BuildError> {
+        self.with_builder(|builder| builder.targets(request))
+    }
+
     fn with_builder<T>(&self, work: impl FnOnce(&dhow_build::Builder<'_>) -> T) -> T {
         let run = &self.settings.run;
         let network = |id: &str, network, dns, hosts: Option<GatewayHosts>| match network {
@@ -93,6 +110,11 @@ impl Engine {
     pub fn context_bytes(&self, request: &BuildRequest) -> Result<u64, BuildError> {
         dhow_build::context_bytes(request)
     }
+}
+
+/// The syntax tree of a Dockerfile as BuildKit's parser prints it, or what is wrong with the file.
+pub fn dockerfile_ast(text: &str) -> Result<String, String> {
+    dhow_dockerfile::sexpr(text)
 }
 
 /// A diagnostic as text: message, place, lines and hint.

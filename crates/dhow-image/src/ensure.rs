@@ -1,4 +1,4 @@
-use dhow_oci::{Platform, Reference};
+use dhow_oci::{ImageConfig, Platform, Reference};
 use dhow_registry::{Client, RegistryError};
 use dhow_store::{DatabaseError, Image, Lease, LeaseError, Ref};
 
@@ -60,6 +60,20 @@ impl Images {
                 Ok(image)
             }
             (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    /// The configuration of an image, from here or else from its registry. Nothing is pulled.
+    pub fn config_of<'c>(
+        &self,
+        client: &dyn Fn() -> &'c Client,
+        reference: &Reference,
+        platform: &Platform,
+        lease: &Lease,
+    ) -> Result<ImageConfig, EnsureError> {
+        match self.suitable(reference, platform, lease)? {
+            Some(image) => Ok(self.config(&image.record.id)?),
+            None => Ok(self.fetch_config(client(), reference, platform, lease)?),
         }
     }
 

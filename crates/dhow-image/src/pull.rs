@@ -175,10 +175,38 @@ impl Images {
         let pull = Pull { images: self, client, reference, platform, takes_name, lease, observer };
         pull.run(now)
     }
+
+    /// Asks for the configuration of what a reference stands for and leaves its layers where they are.
+    pub fn fetch_config(
+        &self,
+        client: &Client,
+        reference: &Reference,
+        platform: &Platform,
+        lease: &Lease,
+    ) -> Result<ImageConfig, PullError> {
+        let reference = &reference.clone().or_latest();
+        let pull =
+            Pull { images: self, client, reference, platform, lease, takes_name: false, observer: &|_| {} };
+        let found = pull.descend()?;
+        Ok(pull.parsed_config(&found.manifest)?.1)
+    }
+}
+
+/// The one image that a reference stands for on a platform.
+struct Found {
+    target: Descriptor,
+    /// From the target to the manifest itself.
+    documents: Vec<(Descriptor, Vec<u8>)>,
+    manifest: Manifest,
 }
 
 impl Pull<'_> {
     fn run(&self, now: i64) -> Result<Pulled, PullError> {
+        let Found { target, documents, manifest } = self.descend()?;
+        self.finish(&target, &documents, &manifest, now)
+    }
+
+    fn descend(&self) -> Result<Found, PullError> {
         let resolved = self.client.resolve(self.reference)?;
         let (target, mut document) = (resolved.descriptor, resolved.bytes);
         let mut descriptor = target.clone();
@@ -187,7 +215,7 @@ impl Pull<'_> {
             let parsed = self.parse(&descriptor, &document)?;
             documents.push((descriptor.clone(), document));
             match parsed {
-                Document::Manifest(manifest) => return self.finish(&target, &documents, &manifest, now),
+                Document::Manifest(manifest) => return Ok(Found { target, documents, manifest: *manifest }),
                 Document::Index(index) => {
                     let entry = index.select(self.platform).ok_or_else(|| self.no_platform(&index))?;
                     descriptor = entry.clone();
@@ -277,13 +305,7 @@ impl Pull<'_> {
         manifest: &Manifest,
         now: i64,
     ) -> Result<Pulled, PullError> {
-        self.check_is_image(manifest)?;
-        let bytes = self.config(&manifest.config)?;
-        let config: ImageConfig = serde_json::from_slice(&bytes).map_err(|source| PullError::Config {
-            reference: self.reference.familiar(),
-            digest: manifest.config.digest,
-            source,
-        })?;
+        let (bytes, config) = self.parsed_config(manifest)?;
         self.check_layers(manifest, &config)?;
         self.check_platform(&config);
         let open = |layer: &Descriptor, offset| -> std::io::Result<Box<dyn std::io::Read + Send>> {
@@ -299,6 +321,17 @@ impl Pull<'_> {
         self.put(&manifest.config, &bytes)?;
         let (descriptor, _) = documents.last().expect("the manifest itself is among the documents");
         self.record(target, descriptor, manifest, &config, now)
+    }
+
+    fn parsed_config(&self, manifest: &Manifest) -> Result<(Vec<u8>, ImageConfig), PullError> {
+        self.check_is_image(manifest)?;
+        let bytes = self.config(&manifest.config)?;
+        let config = serde_json::from_slice(&bytes).map_err(|source| PullError::Config {
+            reference: self.reference.familiar(),
+            digest: manifest.config.digest,
+            source,
+        })?;
+        Ok((bytes, config))
     }
 
     fn not_installed(&self, error: InstallError) -> PullError {

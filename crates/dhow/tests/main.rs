@@ -15,6 +15,7 @@ mod bad_registry;
 mod bad_run;
 mod build_debug;
 mod build_files;
+mod build_lint;
 mod build_outputs;
 mod build_run;
 mod build_sources;

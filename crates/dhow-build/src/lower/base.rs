@@ -1,9 +1,9 @@
 //! Where a stage starts: an earlier stage, an image, or nothing.
 
-use dhow_dockerfile::{Instruction, InstructionKind, Span, Stage};
+use dhow_dockerfile::{Instruction, Span, Stage};
 use dhow_oci::{ImageConfig, Platform};
 
-use super::{DEFAULT_PATH, Lowering, StageEnd};
+use super::{DEFAULT_PATH, Lowering, StageEnd, stages};
 use crate::error::{BuildError, StepError};
 use crate::plan::{BaseImage, PlannedHistory, PlannedStage};
 use crate::scope::Declared;
@@ -14,8 +14,9 @@ impl Lowering<'_> {
         &mut self,
         index: usize,
         stage: &Stage,
-        base: &str,
-    ) -> Result<(StageEnd, Vec<(String, InstructionKind)>), BuildError> {
+        from: &stages::From,
+    ) -> Result<(StageEnd, Vec<Instruction>), BuildError> {
+        let base = from.base.as_str();
         let own = match self.named(base) {
             Some(context) => Some(self.context_end(&context, stage.span)?),
             None => match self.earlier_stage(base, index) {
@@ -28,19 +29,15 @@ impl Lowering<'_> {
             end.declared.begin_stage(&end.planned.config);
             return Ok((end, self.triggers(stage.span, &triggers)?));
         }
-        let platform = match &stage.platform {
-            None => self.platform.clone(),
-            Some(text) => {
-                let text = self.expand_global(text, stage.span)?;
-                let parsed: Result<Platform, _> = text.parse();
-                parsed.map_err(|error| self.fail(stage.span, StepError::Invalid(error.to_string())))?
-            }
-        };
+        let platform = from.platform.clone().unwrap_or_else(|| self.platform.clone());
         let image = if base == "scratch" {
             BaseImage { config: scratch(&platform), layers: Vec::new() }
         } else {
             let reference = self.reference(base, stage.span)?;
-            self.world.base(&reference, &platform).map_err(|error| self.fail(stage.span, error))?
+            let image =
+                self.world.base(&reference, &platform).map_err(|error| self.fail(stage.span, error))?;
+            self.lint_base(stage, base, &platform, &image.config.platform());
+            image
         };
         let history = image.config.history.iter().map(|entry| PlannedHistory {
             entry: entry.clone(),
@@ -53,14 +50,10 @@ impl Lowering<'_> {
         let triggers = start_from(&mut config);
         let planned = PlannedStage { base: vertex, vertex, config, history };
         let triggers = self.triggers(stage.span, &triggers)?;
-        Ok((StageEnd { planned, declared: Declared::default() }, triggers))
+        Ok((StageEnd { planned, declared: Declared::default(), workdir_set: false }, triggers))
     }
 
-    pub(super) fn triggers(
-        &self,
-        span: Span,
-        triggers: &[String],
-    ) -> Result<Vec<(String, InstructionKind)>, BuildError> {
+    pub(super) fn triggers(&self, span: Span, triggers: &[String]) -> Result<Vec<Instruction>, BuildError> {
         let mut instructions = Vec::new();
         for trigger in triggers {
             let (parsed, diagnostics) = Instruction::parse(trigger);
@@ -68,7 +61,7 @@ impl Lowering<'_> {
                 let message = format!("ONBUILD trigger `{trigger}` of the base image: {}", mistake.message);
                 return Err(self.fail(span, StepError::Invalid(message)));
             }
-            instructions.extend(parsed.map(|instruction| (instruction.original, instruction.kind)));
+            instructions.extend(parsed);
         }
         Ok(instructions)
     }

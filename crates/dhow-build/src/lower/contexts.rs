@@ -149,14 +149,14 @@ impl Lowering<'_> {
         let history = history.collect();
         let vertex = self.base_vertex(name, image.layers, image.config.created.clone());
         let planned = PlannedStage { base: vertex, vertex, config: image.config, history };
-        StageEnd { planned, declared: Declared::default() }
+        StageEnd { planned, declared: Declared::default(), workdir_set: false }
     }
 
     /// Files without a configuration.
     fn files_end(&mut self, vertex: VertexId) -> StageEnd {
         let config = scratch(&self.platform);
         let planned = PlannedStage { base: vertex, vertex, config, history: Vec::new() };
-        StageEnd { planned, declared: Declared::default() }
+        StageEnd { planned, declared: Declared::default(), workdir_set: false }
     }
 
     /// All of a source as a layer; an archive is unpacked.

@@ -22,7 +22,7 @@ impl Lowering<'_> {
             Some(name) => match self.named_folder(name) {
                 Some(folder) => (CopyFrom::Named(folder), None),
                 None => {
-                    let vertex = self.copy_source(at.span, name)?;
+                    let vertex = self.copy_source(current.index, at.span, name)?;
                     (CopyFrom::Stage(name.clone()), Some(vertex))
                 }
             },
@@ -41,18 +41,24 @@ impl Lowering<'_> {
         self.files(current, &add.files, reading, at)
     }
 
-    pub(super) fn copy_source(&mut self, span: Span, name: &str) -> Result<VertexId, BuildError> {
+    pub(super) fn copy_source(
+        &mut self,
+        index: usize,
+        span: Span,
+        name: &str,
+    ) -> Result<VertexId, BuildError> {
         if let Some(context) = self.named(name) {
             return Ok(self.context_end(&context, span)?.planned.vertex);
         }
         if let Some(stage) = self.stage_for_copy(name) {
+            self.outline_need(index, stage);
             return Ok(self.stage_end(stage)?.planned.vertex);
         }
         if let Some(vertex) = self.images.get(name) {
             return Ok(*vertex);
         }
         if name.parse::<usize>().is_ok() {
-            let message = format!("invalid from flag value {name}: there is no such stage");
+            let message = format!("invalid stage index {name}: there is no such stage");
             return Err(self.fail(span, StepError::Invalid(message)));
         }
         let reference = self.reference(name, span)?;
@@ -101,7 +107,8 @@ impl Lowering<'_> {
                 dest: destination(&scope.config.config.working_dir, &dest),
                 chown,
                 chmod: chmod.as_deref().map(Chmod::parse).transpose().map_err(StepError::Invalid)?,
-                excludes: files.excludes.iter().map(&expand).collect::<Result<_, StepError>>()?,
+                // Docker takes these as they are.
+                excludes: files.excludes.clone(),
                 parents,
                 is_add: add.is_some(),
                 unpack: add.is_some_and(|add| add.unpack.unwrap_or(true)),
@@ -112,6 +119,9 @@ impl Lowering<'_> {
         let written = sources.iter().map(&expand).collect::<Result<Vec<String>, StepError>>();
         let mut op: CopyOp = made.map_err(|cause| self.fail(at.span, cause))?;
         let written = written.map_err(|cause| self.fail(at.span, cause))?;
+        if op.from == CopyFrom::Context {
+            self.lint_ignored(if op.is_add { "Add" } else { "Copy" }, &written, at);
+        }
         let inline: Vec<String> = op.inline.iter().map(|(name, _)| format!("<<{name}")).collect();
         let flags = history_flags(op.parents, op.chown.as_deref(), chmod.as_deref());
         let shown: Vec<&str> = written.iter().chain(&inline).map(String::as_str).collect();

@@ -37,7 +37,7 @@ impl Lowering<'_> {
             let from = match &mount.from {
                 None => None,
                 Some(name) => {
-                    let vertex = self.copy_source(at.span, name)?;
+                    let vertex = self.copy_source(current.index, at.span, name)?;
                     let index = inputs.iter().position(|input| *input == vertex).unwrap_or_else(|| {
                         inputs.push(vertex);
                         inputs.len() - 1

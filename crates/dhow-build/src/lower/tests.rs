@@ -37,9 +37,15 @@ impl World for Images {
         false
     }
 
+    fn left_out(&self, source: &str) -> Option<String> {
+        (source == "ignored").then(|| source.to_owned())
+    }
+
     fn warn(&self, _: Span, message: String, _: Option<String>) {
         self.0.borrow_mut().push(message);
     }
+
+    fn lint(&self, _: Diagnostic) {}
 }
 
 fn plan(text: &str, change: impl FnOnce(&mut BuildRequest)) -> String {
@@ -52,7 +58,7 @@ fn plan(text: &str, change: impl FnOnce(&mut BuildRequest)) -> String {
     change(&mut request);
     let images = Images::default();
     let source = Source { name: "Dockerfile", text, dockerfile: &dockerfile, identity: "test" };
-    let mut told = match lower(&source, &request, &images) {
+    let mut told = match lower(&source, &request, Reach::Target, &images) {
         Ok(plan) => show(&plan),
         Err(error) => format!("error {error}\n"),
     };
@@ -330,13 +336,17 @@ fn comments_at_the_end_of_a_line_are_left_out_with_a_warning() {
 #[test]
 fn what_cannot_be_planned_says_why() {
     for (text, why) in [
-        ("FROM base AS a\nCOPY --from=a / /\n", "error circular dependency detected: a needs a"),
+        ("FROM base AS a\nCOPY --from=a / /\n", "error circular dependency detected on stage: a (a needs a)"),
         (
             "FROM base AS a\nCOPY --from=b / /\nFROM base AS b\nCOPY --from=0 / /\n",
-            "error circular dependency detected: a needs b needs a",
+            "error circular dependency detected on stage: a (a needs b needs a)",
         ),
-        ("FROM base\nCOPY --from=1 / /\n", "error invalid from flag value 1"),
-        ("FROM $NONE\n", "error base name should not be blank"),
+        (
+            "FROM base AS a\nCOPY --from=b / /\nFROM a AS b\n",
+            "error circular dependency detected on stage: a (a needs b needs a)",
+        ),
+        ("FROM base\nCOPY --from=1 / /\n", "error invalid stage index 1"),
+        ("FROM $NONE\n", "error base name ($NONE) should not be blank"),
         ("FROM base\nCOPY https://example.com/x /\n", "error source can't be a URL for COPY"),
         ("FROM base\nCOPY https://example.com/x.git /\n", "error source can't be a git ref for COPY"),
         (

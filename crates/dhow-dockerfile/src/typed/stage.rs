@@ -4,6 +4,7 @@ use crate::diagnostic::Diagnostic;
 use crate::flags::FlagKind;
 use crate::form::is_from;
 use crate::instruction::Stage;
+use crate::rule::Rule;
 
 impl Typing<'_> {
     /// FROM.
@@ -35,7 +36,7 @@ impl Typing<'_> {
         let name = typed.to_lowercase();
         if name != typed {
             let message = format!("Stage name '{typed}' should be lowercase");
-            self.diagnostics.push(Diagnostic::lint("StageNameCasing", self.span, message));
+            self.diagnostics.push(Diagnostic::lint(Rule::StageNameCasing, self.span, message));
         }
         let from = &self.form.word;
         let matches = (*from == from.to_lowercase() && keyword_as == keyword_as.to_lowercase())
@@ -43,7 +44,7 @@ impl Typing<'_> {
             || (*from != from.to_lowercase() && *from != from.to_uppercase());
         if !matches {
             let message = format!("'{keyword_as}' and '{from}' keywords' casing do not match");
-            self.diagnostics.push(Diagnostic::lint("FromAsCasing", self.span, message));
+            self.diagnostics.push(Diagnostic::lint(Rule::FromAsCasing, self.span, message));
         }
         let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
         if name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(inner) {

@@ -16,6 +16,8 @@ use super::build_proxies::add_proxies;
 use super::build_run_flags::BuildRunFlags;
 use super::build_why::WhyArgs;
 use super::explain;
+use crate::commands::build_call::CallArgs;
+use crate::commands::build_findings::Findings;
 use crate::commands::build_sources::{self, SourceArgs};
 use crate::error::CliError;
 use crate::progress::{self, Progress, ProgressMode};
@@ -79,6 +81,8 @@ pub(crate) struct BuildArgs {
     why: WhyArgs,
     #[command(flatten)]
     output: OutputArgs,
+    #[command(flatten)]
+    call: CallArgs,
     /// Remove intermediate containers; dhow leaves none
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     rm: Option<bool>,
@@ -114,15 +118,23 @@ pub(crate) fn run(mut args: BuildArgs, engine: &Engine, ui: &mut Ui) -> Result<u
         return Err(CliError::new("--progress=classic and the result cannot both go to standard output"));
     }
     let output_args = std::mem::take(&mut args.output);
-    let mut request = BuildRequest { output, ..request(args, names.clone())? };
+    let (request, call) = request(args, names.clone())?;
+    let mut request = BuildRequest { output, ..request };
     add_proxies(&engine.credentials_file(), &mut request.build_args)?;
+    if let Some(status) = call.answer(&request, engine, ui)? {
+        return Ok(status);
+    }
     let context_bytes = match mode {
         ProgressMode::Classic => Some(engine.context_bytes(&request)?),
         _ => None,
     };
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let display = progress::new(mode, is_terminal, context_bytes);
-    let (record, built) = build(engine, &request, display, mode == ProgressMode::Quiet);
+    let findings = Findings::default();
+    let (record, built) = build(engine, &request, display, &findings, mode == ProgressMode::Quiet);
+    if mode != ProgressMode::Quiet {
+        findings.tell(ui);
+    }
     if let (Some(format), Some(record)) = (explain, record) {
         explain::print(&record, None, format, ui)?;
     }
@@ -143,6 +155,7 @@ fn build(
     engine: &Engine,
     request: &BuildRequest,
     display: Box<dyn Progress>,
+    findings: &Findings,
     is_quiet: bool,
 ) -> (Option<BuildRecord>, Result<Built, CliError>) {
     let display = Mutex::new(display);
@@ -160,6 +173,7 @@ fn build(
             if let BuildEvent::Recorded(build) = event {
                 *record.lock().expect("nobody panics with it") = Some(build.clone());
             }
+            findings.note(&event);
             show(&|display| display.event(&event));
         });
         is_over.store(true, Ordering::Relaxed);
@@ -174,7 +188,7 @@ fn build(
 }
 
 /// What went wrong. Who saw no output while it was written sees the end of it now.
-fn build_error(error: &dhow_engine::BuildError, is_quiet: bool) -> CliError {
+pub(crate) fn build_error(error: &dhow_engine::BuildError, is_quiet: bool) -> CliError {
     let mut text = error.report();
     if let Some(output) = error.output().filter(|_| is_quiet) {
         text.push_str("\nIts last output:");
@@ -200,13 +214,13 @@ fn references(tags: &[String]) -> Result<Vec<Reference>, CliError> {
     tags.iter().map(parse).collect()
 }
 
-fn request(args: BuildArgs, names: Vec<Reference>) -> Result<BuildRequest, CliError> {
+fn request(args: BuildArgs, names: Vec<Reference>) -> Result<(BuildRequest, CallArgs), CliError> {
     let context = build_sources::context(args.context)?;
     let dockerfile = build_sources::dockerfile(args.file, &context)?;
     let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
     // Step N/M only makes sense one after the other.
     let jobs = if args.progress == ProgressMode::Classic { NonZeroUsize::MIN } else { jobs };
-    Ok(BuildRequest {
+    let request = BuildRequest {
         run: args.run.options(&|name| std::env::var_os(name))?,
         dockerfile,
         names,
@@ -225,7 +239,8 @@ fn request(args: BuildArgs, names: Vec<Reference>) -> Result<BuildRequest, CliEr
         jobs,
         sources: args.sources.request()?,
         ..BuildRequest::new(context)
-    })
+    };
+    Ok((request, args.call))
 }
 
 /// The platforms, each once.

@@ -7,12 +7,16 @@ use dhow_engine::{DebugError, DebugRequest, DebugStep, Engine, RunOptions};
 
 use super::build_proxies::add_proxies;
 use super::build_run_flags::{each, secret, ssh};
+use super::debug_ast::DebugCommand;
 use crate::error::{CliError, EXIT_FAILURE};
 use crate::ui::Ui;
 
 /// Open a shell where a step of a build failed
 #[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct DebugArgs {
+    #[command(subcommand)]
+    command: Option<DebugCommand>,
     /// Build: an id, `^1` for the last but one, or the name of an image [default: the latest]
     #[arg(value_name = "BUILD")]
     build: Option<String>,
@@ -31,6 +35,9 @@ pub(crate) struct DebugArgs {
 }
 
 pub(crate) fn run(args: &DebugArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
+    if let Some(command) = &args.command {
+        return command.run(ui);
+    }
     let variable = |name: &str| std::env::var_os(name);
     let mut env = BTreeMap::new();
     add_proxies(&engine.credentials_file(), &mut env)?;

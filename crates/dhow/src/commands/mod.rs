@@ -3,7 +3,9 @@
 pub(crate) mod attach;
 pub(crate) mod build;
 mod build_cache;
+mod build_call;
 mod build_docker_flags;
+mod build_findings;
 mod build_outputs;
 mod build_proxies;
 mod build_run_flags;
@@ -17,6 +19,7 @@ mod container_inspect;
 pub(crate) mod create;
 mod create_flags;
 pub(crate) mod debug;
+mod debug_ast;
 mod each;
 pub(crate) mod exec;
 pub(crate) mod explain;

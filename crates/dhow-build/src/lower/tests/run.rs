@@ -17,7 +17,7 @@ fn facts(text: &str, change: impl FnOnce(&mut BuildRequest)) -> String {
     let mut request = BuildRequest::new(PathBuf::new());
     change(&mut request);
     let source = Source { name: "Dockerfile", text, dockerfile: &dockerfile, identity: "test" };
-    let plan = match lower(&source, &request, &Images::default()) {
+    let plan = match lower(&source, &request, Reach::Target, &Images::default()) {
         Ok(plan) => plan,
         Err(error) => return format!("error {error}\n"),
     };
@@ -137,7 +137,7 @@ fn mounts_that_make_no_sense_say_why() {
         ("type=cache", "error a cache mount needs a target"),
         ("type=cache,target=/c,source=/s", "error a cache mount with a source needs a from"),
         ("type=ssh,source=/s", "error an ssh mount takes neither from nor source"),
-        ("from=1,target=/x", "error invalid from flag value 1"),
+        ("from=1,target=/x", "error invalid stage index 1"),
         ("type=tmpfs,target=/x,mode=1", "error mode not allowed for \"tmpfs\" type mounts"),
     ] {
         let told = error(mount);
@@ -153,7 +153,7 @@ fn a_filter_names_the_stages_whose_steps_run_again() {
         let mut request = BuildRequest::new(PathBuf::new());
         request.no_cache_filter = names.iter().map(|name| name.to_string()).collect();
         let source = Source { name: "Dockerfile", text, dockerfile: &dockerfile, identity: "test" };
-        let plan = lower(&source, &request, &Images::default()).expect("a plan");
+        let plan = lower(&source, &request, Reach::Target, &Images::default()).expect("a plan");
         // A stage begins with the last vertex of the one it builds on.
         let vertices: BTreeSet<VertexId> = plan.steps.iter().filter_map(|step| step.vertex).collect();
         let runs = vertices.into_iter().map(|vertex| plan.graph.vertex(vertex));
