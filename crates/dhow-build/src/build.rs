@@ -20,6 +20,7 @@ use crate::cache::{Neighbours, StepCache};
 use crate::context::{Context, DockerfileText};
 use crate::date::{self, Dates};
 use crate::debug::Sessions;
+use crate::elsewhere::{CachePlace, Elsewhere, Outcome};
 use crate::error::{BuildError, StepError, StepFailure, StoreFailure, chain, while_doing};
 use crate::event::{BuildEvent, Built, StepId, StepInfo, StepResult};
 use crate::execute::{Executor, Rootfs};
@@ -321,7 +322,7 @@ fn base_image(images: &Images, config: ImageConfig) -> Result<BaseImage, StepErr
         diff_id: *diff_id,
         content: diff_id.digest(),
         size_bytes: 0,
-        snapshot: snapshot.to_string(),
+        snapshot: Some(snapshot.to_string()),
     });
     Ok(BaseImage { layers: layers.collect(), config })
 }
@@ -366,15 +367,51 @@ impl Build<'_, '_> {
         let infos: Vec<StepInfo> = self.plan.steps.iter().map(|step| step.info.clone()).collect();
         (self.observer)(BuildEvent::Planned(&infos));
         let known = self.last_build()?;
-        let sessions =
-            Sessions { store: self.builder.images.store(), snapshots: self.builder.images.snapshots() };
-        sessions.forget(&self.record_key())?;
+        self.sessions().forget(&self.record_key())?;
+        let elsewhere = self.elsewhere();
+        // Each attempt but the last leaves out one more cache.
+        let done = loop {
+            match self.attempt(&elsewhere, &known) {
+                Err(error) if error.is_of_a_cache_elsewhere() => self.leave_out(&elsewhere, &error),
+                result => break result?,
+            }
+        };
+        self.finish(&elsewhere, &done, &known)
+    }
+
+    fn sessions(&self) -> Sessions<'_> {
+        Sessions { store: self.builder.images.store(), snapshots: self.builder.images.snapshots() }
+    }
+
+    /// The caches elsewhere, read as far as they can be.
+    fn elsewhere(&self) -> Elsewhere<'_> {
+        let request = &self.request.cache;
+        for from in &request.from {
+            (self.observer)(BuildEvent::Importing(&from.to_string()));
+        }
+        let builder = self.builder;
+        Elsewhere::open(request, builder.images, self.lease, self.plan, &|| (builder.registry)(), &|cache| {
+            (self.observer)(BuildEvent::CacheUnusable(&cache.name, &cache.why));
+        })
+    }
+
+    fn leave_out(&self, elsewhere: &Elsewhere<'_>, error: &BuildError) {
+        if let BuildError::Step { failure } = error
+            && let StepError::CacheElsewhere { name, source } = &failure.cause
+        {
+            (self.observer)(BuildEvent::CacheUnusable(name, &chain(source)));
+        }
+        elsewhere.forget();
+    }
+
+    /// Solves the graph and fetches what the images are made of.
+    fn attempt(&self, elsewhere: &Elsewhere<'_>, known: &HashSet<String>) -> Result<Done, BuildError> {
         let done = Mutex::new(Done::default());
         let steps = self.vertex_steps();
         let name = self.builder.snapshot_name();
         let neighbours = Neighbours {
             history: History::new(self.builder.images.store()),
-            steps: infos,
+            steps: self.plan.steps.iter().map(|step| step.info.clone()).collect(),
             places: steps.iter().map(|(vertex, step)| (*vertex, step.info.id.0)).collect(),
             identity: self.source.identity.to_owned(),
             found: OnceLock::new(),
@@ -431,8 +468,9 @@ impl Build<'_, '_> {
                 done.rootfs.insert(vertex, rootfs.clone());
                 done.logs.extend(log.map(|log| (vertex, log)));
             },
+            elsewhere,
         };
-        let observe = |event: Event| self.observe(&event, &steps, &done, &known);
+        let observe = |event: Event| self.observe(&event, &steps, &done, known, elsewhere);
         let shared = &cache;
         let solver = Solver::new(&executor, &shared, self.request.jobs, &observe);
         let solved = solver.solve(&self.plan.graph, self.plan.vertex);
@@ -448,7 +486,7 @@ impl Build<'_, '_> {
         {
             let done = done.lock().expect("no observer panics");
             let (build, dockerfile) = (self.recorder.id(), self.record_key());
-            match sessions.write(build, &dockerfile, self.plan, &done.rootfs, kept.as_ref()) {
+            match self.sessions().write(build, &dockerfile, self.plan, &done.rootfs, kept.as_ref()) {
                 Ok(()) => kept.iter().for_each(Kept::stay),
                 // The image is made, or is not, all the same.
                 Err(error) => {
@@ -458,22 +496,66 @@ impl Build<'_, '_> {
             }
         }
         drop(kept);
-        cache.touch(self.now())?;
-        solved.map_err(|error| self.failed(self.blamed(error.vertex, &steps), error.error))?;
         // The copies it made of the build context go with it.
         drop(executor);
+        let solved = solved.map_err(|error| self.failed(self.blamed(error.vertex, &steps), error.error));
         let done = done.into_inner().expect("no observer panics");
-        let made = self.plan.targets.iter().map(|target| self.made(target, &done.rootfs)).collect();
+        let fetched = solved.and_then(|_| self.bring(elsewhere, &cache, &done.rootfs, &steps));
+        cache.touch(self.now())?;
+        fetched?;
+        Ok(done)
+    }
+
+    /// Fetches what the images are made of, and records the steps it came from.
+    fn bring(
+        &self,
+        elsewhere: &Elsewhere<'_>,
+        cache: &StepCache<'_>,
+        done: &HashMap<VertexId, Rootfs>,
+        steps: &HashMap<VertexId, &PlannedStep>,
+    ) -> Result<(), BuildError> {
+        for target in &self.plan.targets {
+            let vertex = self.plan.target(target).vertex;
+            let fetched = elsewhere.bring(&done[&vertex].layers);
+            fetched.map_err(|error| self.failed(steps.get(&vertex).copied(), error))?;
+        }
+        cache.settle().map_err(|error| self.failed(None, error))
+    }
+
+    fn finish(
+        &self,
+        elsewhere: &Elsewhere<'_>,
+        done: &Done,
+        known: &HashSet<String>,
+    ) -> Result<Built, BuildError> {
+        let now = (self.builder.clock)().to_string();
+        let targets = &self.plan.targets;
+        let made = targets.iter().map(|target| self.made(target, &done.rootfs, elsewhere, &now)).collect();
         let built = self.export(made)?;
-        self.remember(&done.images, &known)?;
+        self.remember(&done.images, known)?;
+        let targets: Vec<VertexId> = targets.iter().map(|target| self.plan.target(target).vertex).collect();
+        let outcome = Outcome { targets: &targets, rootfs: &done.rootfs, now: &now };
+        self.export_caches(elsewhere, &outcome)?;
         Ok(built)
     }
 
     /// What came of a target.
-    fn made(&self, target: &Target, done: &HashMap<VertexId, Rootfs>) -> Made {
+    fn made(
+        &self,
+        target: &Target,
+        done: &HashMap<VertexId, Rootfs>,
+        elsewhere: &Elsewhere<'_>,
+        now: &str,
+    ) -> Made {
         let stage = self.plan.target(target);
         let rootfs = &done[&stage.vertex];
-        let config = self.assemble(stage, &stage.config, stage.history.len(), rootfs, done);
+        let mut config = self.assemble(stage, &stage.config, stage.history.len(), rootfs, done);
+        if self.request.cache.is_inline()
+            && let Some((field, records)) =
+                elsewhere.inline(&Outcome { targets: &[stage.vertex], rootfs: done, now })
+        {
+            config.other.insert(field.to_owned(), records.into());
+        }
         Made {
             platform: target.platform.clone().unwrap_or_else(|| config.platform()),
             config,
@@ -496,6 +578,22 @@ impl Build<'_, '_> {
             build: self.recorder.id().to_owned(),
         };
         Ok(export.run(made)?)
+    }
+
+    /// Writes the caches that others are to read. The image is there by now, whatever happens to them.
+    fn export_caches(&self, elsewhere: &Elsewhere<'_>, outcome: &Outcome<'_>) -> Result<(), BuildError> {
+        for to in self.request.cache.to.iter().filter(|to| to.place != CachePlace::Inline) {
+            let name = to.to_string();
+            (self.observer)(BuildEvent::ExportingCache(&name));
+            match elsewhere.export(to, outcome, &|| (self.builder.registry)()) {
+                Ok(()) => {}
+                Err(error) if to.ignore_error => {
+                    (self.observer)(BuildEvent::CacheUnusable(&name, &chain(&error)));
+                }
+                Err(source) => return Err(BuildError::CacheExport { to: name, source: Box::new(source) }),
+            }
+        }
+        Ok(())
     }
 
     /// The step that each vertex does the work of. A stage that builds on another begins with the last vertex
@@ -534,6 +632,7 @@ impl Build<'_, '_> {
         steps: &HashMap<VertexId, &PlannedStep>,
         done: &Mutex<Done>,
         known: &HashSet<String>,
+        elsewhere: &Elsewhere<'_>,
     ) {
         let id = |vertex: &VertexId| steps.get(vertex).map(|step| step.info.id);
         match event {
@@ -546,6 +645,10 @@ impl Build<'_, '_> {
             Event::LookedUp(vertex, Lookup::Hit) => {
                 id(vertex).into_iter().for_each(|id| (self.observer)(BuildEvent::Cached(id)));
             }
+            Event::LookedUp(vertex, Lookup::Elsewhere) => {
+                let name = elsewhere.origin(*vertex).unwrap_or_default();
+                id(vertex).into_iter().for_each(|id| (self.observer)(BuildEvent::CachedFrom(id, &name)));
+            }
             Event::LookedUp(vertex, Lookup::Miss(reason)) => {
                 id(vertex).into_iter().for_each(|id| (self.observer)(BuildEvent::Running(id, reason)));
             }
@@ -554,6 +657,8 @@ impl Build<'_, '_> {
                 id(vertex).into_iter().for_each(|id| (self.observer)(BuildEvent::Cached(id)));
             }
             Event::Finished(vertex) => self.finished(*vertex, steps, done, known),
+            // It was taken from a cache that turned out to be wrong: the build begins anew.
+            Event::Failed(_) if elsewhere.has_broken() => {}
             Event::Failed(vertex) => {
                 id(vertex).into_iter().for_each(|id| (self.observer)(BuildEvent::Failed(id)))
             }

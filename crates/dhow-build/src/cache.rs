@@ -35,6 +35,10 @@ pub(crate) struct Step {
     /// What its program printed.
     #[serde(default)]
     pub log: Option<StepLog>,
+    /// Whether `layers` are the whole file system and not what comes on top of the input: so it is with some
+    /// results that others made on layers other than ours.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_whole: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -62,7 +66,11 @@ pub(crate) struct StepCache<'a> {
     neighbours: Neighbours<'a>,
     /// Keys that this build has found or made.
     used: Mutex<BTreeSet<String>>,
+    /// Steps whose layers were not here when they were found elsewhere.
+    later: Mutex<Vec<Later>>,
 }
+
+type Later = (Past, Step);
 
 /// A key that this build works on.
 pub(crate) struct Claim<'a> {
@@ -131,6 +139,7 @@ impl<'a> StepCache<'a> {
             trees,
             neighbours,
             used: Mutex::default(),
+            later: Mutex::default(),
         })
     }
 
@@ -167,6 +176,27 @@ impl<'a> StepCache<'a> {
         self.trees.lock().expect("no thread panics while it holds the lock")
     }
 
+    fn later(&self) -> MutexGuard<'_, Vec<Later>> {
+        self.later.lock().expect("no thread panics while it holds the lock")
+    }
+
+    /// Records the steps that were found elsewhere and whose layers are here by now.
+    pub(crate) fn settle(&self) -> Result<(), StepError> {
+        for (past, mut step) in std::mem::take(&mut *self.later()) {
+            for layer in &mut step.layers {
+                // One that takes attributes from those below it has another name, and is looked for elsewhere
+                // again the next time.
+                let name = dhow_image::snapshot_name(&layer.diff_id);
+                let path = self.images.snapshots().layer_path(&name);
+                layer.snapshot = layer.snapshot.take().or(path.map(|_| name.to_string()));
+            }
+            if self.is_whole(&step)? {
+                self.record(&past, &step)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Keeps a list that was noted.
     fn keep_tree(&self, digest: &Digest) -> Result<(), StoreFailure> {
         let content = self.images.store().content();
@@ -182,13 +212,14 @@ impl<'a> StepCache<'a> {
 
     /// Whether everything a step is made of is there, protected from now on.
     fn is_whole(&self, step: &Step) -> Result<bool, StoreFailure> {
-        let refs: Vec<Ref> = step.layers.iter().map(|layer| Ref::Snapshot(layer.snapshot.clone())).collect();
+        let Some(refs) = snapshots(step) else { return Ok(false) };
         if refs.is_empty() {
             return Ok(true);
         }
         self.lease.add_all(&refs).map_err(while_doing("cannot protect a cached layer"))?;
         let there = |layer: &Layer| {
-            layer.snapshot.parse().is_ok_and(|name| self.images.snapshots().layer_path(&name).is_some())
+            let name = layer.snapshot.as_ref().and_then(|name| name.parse().ok());
+            name.is_some_and(|name| self.images.snapshots().layer_path(&name).is_some())
         };
         Ok(step.layers.iter().all(there))
     }
@@ -199,6 +230,11 @@ impl<'a> StepCache<'a> {
         // Written by a newer dhow perhaps; then it is simply not there for us.
         Ok(record.and_then(|record| serde_json::from_str::<Kept>(&record.body).ok()))
     }
+}
+
+/// What a step keeps alive; `None` if something of it is not here.
+fn snapshots(step: &Step) -> Option<Vec<Ref>> {
+    step.layers.iter().map(|layer| layer.snapshot.clone().map(Ref::Snapshot)).collect()
 }
 
 impl Kept {
@@ -245,7 +281,10 @@ impl<'a> Cache<Step, StepError> for &'a StepCache<'a> {
 
     fn record(&self, past: &Past, step: &Step) -> Result<(), StepError> {
         let Past { key, step: title, facts, inputs } = past;
-        let layers = step.layers.iter().map(|layer| Ref::Snapshot(layer.snapshot.clone()));
+        let Some(layers) = snapshots(step) else {
+            self.later().push((past.clone(), step.clone()));
+            return Ok(());
+        };
         let trees = facts.iter().filter_map(|fact| match (fact.kind, &fact.value) {
             (FactKind::Files, FactValue::Content(digest)) => Some(digest),
             _ => None,
@@ -254,7 +293,7 @@ impl<'a> Cache<Step, StepError> for &'a StepCache<'a> {
         trees.iter().try_for_each(|digest| self.keep_tree(digest))?;
         let logs = step.log.iter().map(|log| &log.blob);
         let blobs = trees.into_iter().chain(logs).map(|digest| Ref::Blob(*digest));
-        let refs: Vec<Ref> = layers.chain(blobs).collect();
+        let refs: Vec<Ref> = layers.into_iter().chain(blobs).collect();
         let (title, inputs) = (title.clone(), inputs.clone());
         let kept = Kept { facts: facts.clone(), step: step.clone(), title, inputs };
         let body = serde_json::to_string(&kept).expect("facts and layers are JSON");

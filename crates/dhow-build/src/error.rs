@@ -91,6 +91,14 @@ pub enum BuildError {
     /// It was built and did not get to where it was to go.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// A cache elsewhere was not written.
+    #[error("cannot export the cache to {to}")]
+    CacheExport {
+        /// Where it should have gone.
+        to: String,
+        /// Why.
+        source: Box<crate::CacheExportError>,
+    },
     /// The value of `SOURCE_DATE_EPOCH` is no time.
     #[error(transparent)]
     Epoch(#[from] EpochError),
@@ -233,6 +241,14 @@ pub enum StepError {
         /// Its last output.
         output: String,
     },
+    /// Layers of a step that a cache elsewhere promised are not to be had; the build begins anew without it.
+    #[error("the cache {name} does not hold what it promises")]
+    CacheElsewhere {
+        /// The cache.
+        name: String,
+        /// Why.
+        source: Box<dhow_image::InstallError>,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreFailure),
@@ -264,6 +280,14 @@ pub(crate) fn while_doing<E: std::error::Error + Send + Sync + 'static>(
 }
 
 impl BuildError {
+    /// Whether the build may succeed without the cache that this is about.
+    pub(crate) fn is_of_a_cache_elsewhere(&self) -> bool {
+        match self {
+            BuildError::Step { failure } => matches!(failure.cause, StepError::CacheElsewhere { .. }),
+            _ => false,
+        }
+    }
+
     /// The whole message for people: what, where and the lines in question.
     pub fn report(&self) -> String {
         match self {

@@ -31,6 +31,14 @@ pub enum BuildEvent<'a> {
     Started(StepId),
     /// A step need not run.
     Cached(StepId),
+    /// A step need not run, as the cache elsewhere of this name has its result.
+    CachedFrom(StepId, &'a str),
+    /// A cache elsewhere is being read.
+    Importing(&'a str),
+    /// A cache elsewhere is being written.
+    ExportingCache(&'a str),
+    /// A cache elsewhere is of no use, for the reason given; the build goes on without it.
+    CacheUnusable(&'a str, &'a str),
     /// A step runs, for this reason.
     Running(StepId, &'a MissReason),
     /// A step started a container with this name for its program.

@@ -19,6 +19,7 @@ use crate::cache::{Step, StepCache};
 use crate::chmod::Chmod;
 use crate::context::Context;
 use crate::copy::{CopyOptions, Destination, is_dir, make_dirs, modified};
+use crate::elsewhere::{Elsewhere, Sources};
 use crate::error::{StepError, StoreFailure, while_doing};
 use crate::event::Stream;
 use crate::hash::{self, Counts};
@@ -62,12 +63,19 @@ impl Rootfs {
         rootfs
     }
 
-    /// The snapshots, topmost first.
-    pub(crate) fn parents(&self) -> Result<Vec<SnapshotName>, StoreFailure> {
-        let parse =
-            |layer: &Layer| layer.snapshot.parse().map_err(while_doing("a layer is recorded wrongly"));
-        self.layers.iter().rev().map(parse).collect()
+    /// Whether all of it can be looked into.
+    pub(crate) fn is_here(&self) -> bool {
+        self.layers.iter().all(Layer::is_here)
     }
+}
+
+/// The snapshots of layers that are here, topmost first.
+pub(crate) fn parents(layers: &[Layer]) -> Result<Vec<SnapshotName>, StoreFailure> {
+    let parse = |layer: &Layer| {
+        let name = layer.snapshot.as_deref().unwrap_or_default();
+        name.parse().map_err(while_doing("a layer is recorded wrongly"))
+    };
+    layers.iter().rev().map(parse).collect()
 }
 
 /// Does the work of one build.
@@ -101,6 +109,7 @@ pub(crate) struct Executor<'a> {
     /// What stays of a step that failed.
     pub kept: Mutex<Option<Kept<'a>>>,
     pub finished: &'a (dyn Fn(VertexId, &Rootfs, Option<StepLog>) + Sync),
+    pub elsewhere: &'a Elsewhere<'a>,
 }
 
 impl Worker for Executor<'_> {
@@ -131,15 +140,28 @@ impl Worker for Executor<'_> {
         if let Some(below) = inputs.first().filter(|_| !is_linked) {
             facts.content(FactKind::Input, "", below.content);
         }
+        self.note_elsewhere(id, vertex, &facts);
         Ok(facts)
+    }
+
+    fn elsewhere(
+        &self,
+        id: VertexId,
+        inputs: &[Rootfs],
+        facts: Option<&Facts>,
+    ) -> Result<Option<Step>, StepError> {
+        Ok(match facts {
+            None => self.elsewhere.find_unseen(id, inputs)?,
+            Some(_) => self.elsewhere.find(id, inputs)?,
+        })
     }
 
     fn run(&self, id: VertexId, vertex: &Vertex<Op>, inputs: &[Rootfs]) -> Result<Step, StepError> {
         match &vertex.op {
             Op::Base { layers, created } => {
-                Ok(Step { layers: layers.clone(), created: created.clone(), log: None })
+                Ok(Step { layers: layers.clone(), created: created.clone(), log: None, is_whole: true })
             }
-            Op::All => Ok(Step { layers: Vec::new(), created: None, log: None }),
+            Op::All => Ok(Step { layers: Vec::new(), created: None, log: None, is_whole: false }),
             Op::Run(run) => self.run_program(id, run, inputs),
             Op::Workdir(workdir) => self.make_workdir(id, workdir, &inputs[0]),
             Op::Fetch(source) => self.fetch(id, source),
@@ -151,6 +173,7 @@ impl Worker for Executor<'_> {
     fn join(&self, id: VertexId, vertex: &Vertex<Op>, inputs: &[Rootfs], step: Step) -> Rootfs {
         let log = step.log;
         let rootfs = match &vertex.op {
+            _ if step.is_whole => Rootfs::base(step),
             Op::Base { .. } | Op::Fetch(_) | Op::CheckOut(_) => Rootfs::base(step),
             _ => inputs[0].with(step),
         };
@@ -208,6 +231,28 @@ impl Executor<'_> {
         Ok(())
     }
 
+    /// Tells what a vertex is to the caches elsewhere, which name it in their own way.
+    fn note_elsewhere(&self, id: VertexId, vertex: &Vertex<Op>, facts: &Facts) {
+        if !self.elsewhere.is_active() {
+            return;
+        }
+        // Taken out, as reading the files may take long and others want theirs.
+        let selection = self.selections().remove(&id);
+        let sources = match (&vertex.op, &selection) {
+            (Op::Copy(copy), Some(found)) if copy.is_plain() => {
+                copy.paths().map(|patterns| Sources { is_context: !copy.keeps_owner(), patterns, found })
+            }
+            _ => None,
+        };
+        self.elsewhere.note(id, facts, sources.as_ref());
+        self.selections().extend(selection.map(|selection| (id, selection)));
+    }
+
+    /// The snapshots of a file system, topmost first. Layers that are elsewhere are fetched.
+    pub(crate) fn parents(&self, rootfs: &Rootfs) -> Result<Vec<SnapshotName>, StepError> {
+        Ok(parents(&self.elsewhere.bring(&rootfs.layers)?)?)
+    }
+
     fn copy_facts(
         &self,
         id: VertexId,
@@ -242,10 +287,10 @@ impl Executor<'_> {
     }
 
     /// The files of a root file system, to look at.
-    pub(crate) fn view(&self, rootfs: &Rootfs) -> Result<Root, StoreFailure> {
-        let parents = rootfs.parents()?;
+    pub(crate) fn view(&self, rootfs: &Rootfs) -> Result<Root, StepError> {
+        let parents = self.parents(rootfs)?;
         let spec = self.images.snapshots().view(&parents).map_err(while_doing("cannot look into a stage"))?;
-        look_at(&spec)
+        Ok(look_at(&spec)?)
     }
 
     /// An active snapshot on top of `below` that is frozen into a step when `work` has filled it.
@@ -275,11 +320,16 @@ impl Executor<'_> {
         drop(prepared);
         let layer = frozen.map(|layer| Layer::of(&layer));
         let created = (self.clock)().round(jiff::Unit::Microsecond).unwrap_or_else(|_| (self.clock)());
-        Ok(Step { layers: layer.into_iter().collect(), created: Some(created.to_string()), log: None })
+        Ok(Step {
+            layers: layer.into_iter().collect(),
+            created: Some(created.to_string()),
+            log: None,
+            is_whole: false,
+        })
     }
 
     fn run_program(&self, id: VertexId, run: &RunOp, inputs: &[Rootfs]) -> Result<Step, StepError> {
-        let step = self.step(&inputs[0].parents()?, |key, spec| {
+        let step = self.step(&self.parents(&inputs[0])?, |key, spec| {
             let scratch = self.runs.scratch(key)?;
             let ready = self.mounts(id, run, inputs, scratch.path())?;
             let ended = self.runs.run(id, run, key, spec, &scratch, &ready);
@@ -293,7 +343,7 @@ impl Executor<'_> {
     }
 
     fn make_workdir(&self, id: VertexId, workdir: &WorkdirOp, below: &Rootfs) -> Result<Step, StepError> {
-        self.step(&below.parents()?, |_, spec| {
+        self.step(&self.parents(below)?, |_, spec| {
             let root = mount(spec)?;
             let path = Path::new(&workdir.path);
             let looked = while_doing("cannot look at the directory");
@@ -310,7 +360,7 @@ impl Executor<'_> {
 
     fn copy_files(&self, id: VertexId, copy: &CopyOp, inputs: &[Rootfs]) -> Result<Step, StepError> {
         let found = self.selections().remove(&id).expect("facts are asked for before a step runs");
-        let below = if copy.link { Vec::new() } else { inputs[0].parents()? };
+        let below = if copy.link { Vec::new() } else { self.parents(&inputs[0])? };
         self.step(&below, |key, spec| {
             if copy.chown.as_deref().is_some_and(has_names) && below.is_empty() {
                 let message = "--chown takes numbers here: an image of nothing has no tables of names";
@@ -335,7 +385,7 @@ impl Executor<'_> {
                 replace: false,
             };
             let failed = |source| StepError::Copy { instruction: copy.instruction(), source };
-            for Found { root: from, selected: source, unpack } in &found {
+            for Found { root: from, selected: source, unpack, source: _ } in &found {
                 if *unpack && !source.is_dir() && unpack::is_archive(from, source)? {
                     self.unpack(key, from, source, &root, copy, &options)?;
                     continue;
@@ -421,6 +471,24 @@ impl CopyOp {
     /// Whether files keep their owners: those of stages and images do, those of contexts belong to root.
     fn keeps_owner(&self) -> bool {
         matches!(self.from, CopyFrom::Stage(_))
+    }
+
+    /// The sources, if all of them are paths.
+    pub(crate) fn paths(&self) -> Option<Vec<&str>> {
+        let paths = self.sources.iter().map(|source| match source {
+            CopySource::Path(path) => Some(path.as_str()),
+            CopySource::Input(_) => None,
+        });
+        paths.collect()
+    }
+
+    /// Whether it copies what its sources name, no more and no less.
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.parents
+            && self.excludes.is_empty()
+            && self.inline.is_empty()
+            && !self.sources.is_empty()
+            && self.paths().is_some()
     }
 
     pub(crate) fn instruction(&self) -> &'static str {

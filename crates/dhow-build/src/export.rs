@@ -286,6 +286,11 @@ pub(crate) fn check(request: &BuildRequest) -> Result<Option<Epoch>, BuildError>
 fn check_outputs(request: &BuildRequest) -> Result<(), ExportError> {
     let outputs = &request.output.outputs;
     let invalid = |message: &str| Err(ExportError::Invalid(message.to_owned()));
+    if request.output.squash && request.cache.is_inline() {
+        return invalid(
+            "a squashed image has not the layers that an inline cache speaks of: use another type",
+        );
+    }
     let to_stdout = |output: &&Output| {
         matches!(
             output,

@@ -44,17 +44,19 @@ impl Executor<'_> {
         };
         let tree = self.tree(copy, stage.as_ref(), &excluded);
         let mut found = Vec::new();
-        for source in &copy.sources {
+        for (number, source) in copy.sources.iter().enumerate() {
+            let first = found.len();
             match source {
                 CopySource::Path(pattern) => self.select_paths(copy, &tree, pattern, &mut found)?,
-                CopySource::Input(number) => {
-                    let fetched = lock(&self.fetched).get(&vertex.inputs[*number]).cloned();
+                CopySource::Input(input) => {
+                    let fetched = lock(&self.fetched).get(&vertex.inputs[*input]).cloned();
                     found.push(match fetched {
                         Some(fetched) => self.fetched_file(copy, &fetched, facts)?,
-                        None => self.checkout(copy, &inputs[*number], &excluded)?,
+                        None => self.checkout(copy, &inputs[*input], &excluded)?,
                     });
                 }
             }
+            found[first..].iter_mut().for_each(|found: &mut Found| found.source = number);
         }
         Ok(found)
     }
@@ -89,7 +91,8 @@ impl Executor<'_> {
         };
         let instruction = copy.instruction();
         let selected = selected.map_err(|source| StepError::Select { instruction, source })?;
-        let with_root = |selected| Found { root: Arc::clone(&tree.root), selected, unpack: copy.unpack };
+        let with_root =
+            |selected| Found { root: Arc::clone(&tree.root), selected, unpack: copy.unpack, source: 0 };
         found.extend(selected.into_iter().map(with_root));
         Ok(())
     }
@@ -112,8 +115,13 @@ impl Executor<'_> {
         stat.st_mtime_nsec = 0;
         stat.st_nlink = 1;
         let entries = vec![Entry { path, relative: PathBuf::new(), stat, found }];
-        let selected = Selected { name: OsString::from(&fetched.name), entries, keeps_parents: false };
-        Ok(Found { root: Arc::new(root), selected, unpack: copy.unpack_fetched })
+        let selected = Selected {
+            path: PathBuf::new(),
+            name: OsString::from(&fetched.name),
+            entries,
+            keeps_parents: false,
+        };
+        Ok(Found { root: Arc::new(root), selected, unpack: copy.unpack_fetched, source: 0 })
     }
 
     /// All files of a checkout.
@@ -123,13 +131,13 @@ impl Executor<'_> {
         let selected = source.select_one(Path::new(""), "repository");
         let instruction = copy.instruction();
         let selected = selected.map_err(|source| StepError::Select { instruction, source })?;
-        Ok(Found { root: Arc::new(root), selected, unpack: false })
+        Ok(Found { root: Arc::new(root), selected, unpack: false, source: 0 })
     }
 
     pub(crate) fn fetch(&self, id: VertexId, source: &HttpSource) -> Result<Step, StepError> {
         let fetched = self.remote.fetch(source)?;
         lock(&self.fetched).insert(id, fetched);
-        Ok(Step { layers: Vec::new(), created: None, log: None })
+        Ok(Step { layers: Vec::new(), created: None, log: None, is_whole: true })
     }
 
     pub(crate) fn check_out_facts(&self, id: VertexId, source: &GitSource) -> Result<Facts, StepError> {

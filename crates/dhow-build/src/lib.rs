@@ -22,6 +22,7 @@ mod context;
 mod copy;
 mod date;
 mod debug;
+mod elsewhere;
 mod error;
 mod event;
 mod execute;
@@ -57,6 +58,10 @@ pub use call::{CheckReport, Outline, OutlineArg, OutlineMount, SourceText, Targe
 pub use change::{ChangeError, change};
 pub use copy::CopyError;
 pub use debug::{DebugError, DebugRequest, DebugStep};
+pub use elsewhere::{
+    CacheAttributeError, CacheElsewhere, CacheExportError, CacheForm, CacheFrom, CacheMode, CachePlace,
+    CacheTo, ImportError, LocalCache,
+};
 pub use error::{BuildError, ExportError, StepError, StepFailure, StoreFailure};
 pub use event::{BuildEvent, Built, StepId, StepInfo, StepResult, Stream};
 pub use export::EpochError;

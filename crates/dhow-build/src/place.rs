@@ -15,7 +15,7 @@ use dhow_sys::beneath::Root;
 use crate::cache::{Neighbours, Step, StepCache};
 use crate::context::TEXT_BYTES_MAX;
 use crate::error::{BuildError, StepError, StoreFailure, while_doing};
-use crate::execute::{Rootfs, look_at};
+use crate::execute::{Rootfs, look_at, parents};
 use crate::history::History;
 use crate::remote::{Aside, GitSource, HttpSource, Remote, WrittenBy};
 use crate::request::ContextSource;
@@ -90,7 +90,7 @@ impl Place {
     fn repository(source: &GitSource, remote: &Remote<'_>, locks: &Path) -> Result<Place, StepError> {
         let step = checked_out(source, remote, locks)?;
         let time = time_of(&step);
-        let parents = Rootfs::base(step).parents()?;
+        let parents = parents(&Rootfs::base(step).layers)?;
         let spec = remote.images.snapshots().view(&parents);
         let root = look_at(&spec.map_err(while_doing("cannot look into the build context"))?)?;
         Ok(Place {

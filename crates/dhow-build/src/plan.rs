@@ -24,8 +24,15 @@ pub(crate) struct Layer {
     pub content: Digest,
     /// Bytes of its files.
     pub size_bytes: u64,
-    /// The snapshot that holds it.
-    pub snapshot: String,
+    /// The snapshot that holds it; `None` while it is only known to be in a cache elsewhere.
+    pub snapshot: Option<String>,
+}
+
+impl Layer {
+    /// Whether it can be looked into.
+    pub(crate) fn is_here(&self) -> bool {
+        self.snapshot.is_some()
+    }
 }
 
 impl Layer {
@@ -35,7 +42,7 @@ impl Layer {
             diff_id: frozen.diff_id,
             content: frozen.content,
             size_bytes: frozen.size_bytes,
-            snapshot: dhow_image::snapshot_name(&frozen.diff_id).to_string(),
+            snapshot: Some(dhow_image::snapshot_name(&frozen.diff_id).to_string()),
         }
     }
 }
@@ -90,6 +97,9 @@ pub(crate) struct ScriptFile {
     pub content: String,
 }
 
+/// What every build step is called inside, so that equal steps see equal names.
+pub(crate) const HOSTNAME: &str = "buildkitsandbox";
+
 /// What surrounds a program: what it is called, may do and use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sandbox {
@@ -120,6 +130,8 @@ pub(crate) struct CopyOp {
     pub inline: Vec<(String, String)>,
     /// Absolute; ends in a slash if it must be a directory.
     pub dest: String,
+    /// The same as BuildKit writes it in its keys.
+    pub buildkit_dest: String,
     pub chown: Option<String>,
     pub chmod: Option<Chmod>,
     pub excludes: Vec<String>,

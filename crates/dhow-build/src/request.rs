@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use dhow_oci::{Platform, Reference};
 
+use crate::elsewhere::CacheElsewhere;
 use crate::output::OutputRequest;
 use crate::remote::{GitSource, HttpSource, WrittenBy, is_http};
 use crate::run_options::RunOptions;
@@ -45,6 +46,8 @@ pub struct BuildRequest {
     pub sources: SourceRequest,
     /// What becomes of the result.
     pub output: OutputRequest,
+    /// Caches elsewhere to read and to write.
+    pub cache: CacheElsewhere,
 }
 
 /// What is to be known about where files come from, besides the build context.
@@ -114,6 +117,7 @@ impl BuildRequest {
             jobs: NonZeroUsize::MIN,
             sources: SourceRequest::default(),
             output: OutputRequest::default(),
+            cache: CacheElsewhere::default(),
         }
     }
 }

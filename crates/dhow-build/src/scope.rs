@@ -106,6 +106,8 @@ pub(crate) struct Declared {
     all: Vec<(String, Option<String>)>,
     /// Those with a value that no later `ENV` set.
     variables: Vec<(String, String)>,
+    /// Names of variables and arguments in the order in which they were last set: programs see them in it.
+    order: Vec<String>,
 }
 
 impl Declared {
@@ -136,11 +138,19 @@ impl Declared {
     /// The image has a variable of this name from here on.
     pub(crate) fn hide(&mut self, name: &str) {
         self.variables.retain(|(held, _)| held != name);
+        self.set(name);
     }
 
-    /// Begins a stage upon this one: what the image sets is no longer hidden by arguments.
+    fn set(&mut self, name: &str) {
+        self.order.retain(|held| held != name);
+        self.order.push(name.to_owned());
+    }
+
+    /// Begins a stage upon this one: what the image sets is no longer hidden by arguments, and set anew.
     pub(crate) fn begin_stage(&mut self, config: &ImageConfig) {
         self.variables.retain(|(held, _)| config.config.env_value(held).is_none());
+        let names = config.config.env.iter().map(|entry| entry.split('=').next().unwrap_or(entry));
+        names.for_each(|name| self.set(name));
     }
 
     /// Whether `ARG name` was there, with a value or not.
@@ -220,6 +230,8 @@ impl Scope<'_> {
             value: value.clone(),
             is_arg: true,
         });
-        env.chain(args).collect()
+        let mut all: Vec<EnvVar> = env.chain(args).collect();
+        all.sort_by_key(|var| self.declared.order.iter().position(|name| *name == var.name));
+        all
     }
 }

@@ -60,6 +60,8 @@ impl Modes {
 /// One source as written, found.
 #[derive(Debug)]
 pub(crate) struct Selected {
+    /// Where it was found by its name, links and all, relative to the tree.
+    pub path: PathBuf,
     /// The name it keeps when it is copied into a directory.
     pub name: OsString,
     /// The file, or the directory and all in it. The first is the source itself, parents before children.
@@ -81,6 +83,8 @@ pub(crate) struct Found {
     pub selected: Selected,
     /// Whether it is unpacked if it is an archive.
     pub unpack: bool,
+    /// Which of the sources of the instruction it is of.
+    pub source: usize,
 }
 
 /// One file of a selection.
@@ -219,7 +223,7 @@ impl Source<'_> {
             let walk = Walk { source: self, base: &real, prefix: Path::new("") };
             walk.directory(&dir, Path::new(""), &state, &IgnoreState::default(), 0, &mut entries)?;
         }
-        Ok(Selected { name, entries, keeps_parents: false })
+        Ok(Selected { path: path.to_owned(), name, entries, keeps_parents: false })
     }
 
     fn entry(&self, path: PathBuf, relative: PathBuf, found: Stat) -> Entry {

@@ -41,7 +41,7 @@ const ABANDONED_FOLDERS_MAX: u32 = 1000;
 const ROOT_DEFAULT: (u32, u32, u32) = (0o755, 0, 0);
 
 /// Opens a layer's travelling bytes from an offset on.
-pub(crate) type OpenLayer<'a> = dyn Fn(&Descriptor, u64) -> io::Result<Box<dyn Read + Send>> + Sync + 'a;
+pub type OpenLayer<'a> = dyn Fn(&Descriptor, u64) -> io::Result<Box<dyn Read + Send>> + Sync + 'a;
 
 /// Why a layer did not become a folder.
 #[derive(Debug, thiserror::Error)]

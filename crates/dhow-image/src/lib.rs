@@ -9,6 +9,7 @@
 mod archive;
 mod ensure;
 mod event;
+mod fetch;
 mod form;
 mod freeze;
 mod gc;
@@ -31,7 +32,7 @@ pub use form::{Dialect, LayerForm};
 pub use freeze::{FreezeError, FrozenLayer, snapshot_name};
 pub use gc::Freed;
 pub use images::{Created, FindError, Images, ReadImageError, SaveImageError};
-pub use install::{InstallError, LayerError};
+pub use install::{InstallError, LayerError, OpenLayer};
 pub use layout::{Layout, LayoutError, LayoutTarget, Selector};
 pub use load::{LoadError, Loaded};
 pub use package::{Annotation, AnnotationLevel, Draft, PackOptions, Package, Packed};

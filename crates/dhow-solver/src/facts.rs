@@ -87,6 +87,11 @@ impl Facts {
         self.0.iter().find(|fact| fact.kind == kind && fact.name == name).map(|fact| &fact.value)
     }
 
+    /// The facts without the content of input vertices: what the operation itself is and reads.
+    pub fn without_inputs(&self) -> Facts {
+        Facts(self.0.iter().filter(|fact| fact.kind != FactKind::Input).cloned().collect())
+    }
+
     /// The key under which a result with these facts is kept.
     pub fn key(&self) -> CacheKey {
         let mut digester = Digester::sha256();

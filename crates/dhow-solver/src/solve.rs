@@ -27,6 +27,17 @@ pub trait Worker: Sync {
         inputs: &[Self::Output],
     ) -> Result<Facts, Self::Error>;
 
+    /// A step that somebody else did and that is not in the [`Cache`]. Asked first without facts, for a vertex
+    /// whose facts cost more than they are worth if its step is known by its place; then with them.
+    fn elsewhere(
+        &self,
+        _id: VertexId,
+        _inputs: &[Self::Output],
+        _facts: Option<&Facts>,
+    ) -> Result<Option<Self::Step>, Self::Error> {
+        Ok(None)
+    }
+
     /// Does the work.
     fn run(
         &self,
@@ -77,6 +88,8 @@ pub trait Cache<Step, Error>: Sync {
 pub enum Lookup {
     /// The result was there.
     Hit,
+    /// Somebody else had it.
+    Elsewhere,
     /// It was not, because of this.
     Miss(MissReason),
     /// The cache was not asked.
@@ -264,6 +277,12 @@ where
         run: &Run<W::Output, W::Error>,
     ) -> Result<W::Step, W::Error> {
         let vertex = graph.vertex(id);
+        if vertex.cache == CachePolicy::Use
+            && let Some(step) = self.worker.elsewhere(id, inputs, None)?
+        {
+            (self.observer)(Event::LookedUp(id, Lookup::Elsewhere));
+            return Ok(step);
+        }
         let past = run.note(graph, id, self.worker.facts(id, vertex, inputs)?);
         let key = past.key;
         (self.observer)(Event::Keyed(id, key));
@@ -278,6 +297,13 @@ where
         if may_reuse()
             && let Some(step) = self.reuse(id, &key)?
         {
+            return Ok(step);
+        }
+        if vertex.cache == CachePolicy::Use
+            && let Some(step) = self.worker.elsewhere(id, inputs, Some(&past.facts))?
+        {
+            (self.observer)(Event::LookedUp(id, Lookup::Elsewhere));
+            self.cache.record(&past, &step)?;
             return Ok(step);
         }
         let reason = match vertex.cache {

@@ -13,6 +13,8 @@ mod bad_build;
 mod bad_disk;
 mod bad_registry;
 mod bad_run;
+mod build_cache_buildkit;
+mod build_cache_elsewhere;
 mod build_debug;
 mod build_files;
 mod build_lint;

@@ -19,7 +19,7 @@ use crate::error::{StoreFailure, while_doing};
 use crate::execute::Rootfs;
 use crate::facts::is_secret;
 use crate::mount::{MountFrom, MountKind, RunMount};
-use crate::plan::{Op, Plan, PlannedStep, RunOp};
+use crate::plan::{Layer, Op, Plan, PlannedStep, RunOp};
 use crate::run::{Kept, cache_name};
 
 const STEPS: &str = "debug-steps";
@@ -259,7 +259,12 @@ impl Sessions<'_> {
 }
 
 fn snapshots(rootfs: &Rootfs) -> Vec<String> {
-    rootfs.layers.iter().map(|layer| layer.snapshot.clone()).collect()
+    // One that is elsewhere may have come by the time it is looked into.
+    let name = |layer: &Layer| match &layer.snapshot {
+        Some(name) => name.clone(),
+        None => dhow_image::snapshot_name(&layer.diff_id).to_string(),
+    };
+    rootfs.layers.iter().map(name).collect()
 }
 
 /// Without arguments that may be secrets, and without proxies: these are given again or not at all.

@@ -79,7 +79,9 @@ impl Recorder {
                 step.started_us = Some(now);
                 step.outcome = StepOutcome::Done;
             }),
-            BuildEvent::Cached(id) => self.step(*id, |step, _| step.outcome = StepOutcome::Cached),
+            BuildEvent::Cached(id) | BuildEvent::CachedFrom(id, _) => {
+                self.step(*id, |step, _| step.outcome = StepOutcome::Cached);
+            }
             BuildEvent::Running(id, reason) => {
                 self.step(*id, |step, _| step.reason = Some((*reason).clone()));
             }

@@ -50,7 +50,9 @@ impl Lowering<'_> {
         let triggers = start_from(&mut config);
         let planned = PlannedStage { base: vertex, vertex, config, history };
         let triggers = self.triggers(stage.span, &triggers)?;
-        Ok((StageEnd { planned, declared: Declared::default(), workdir_set: false }, triggers))
+        let mut declared = Declared::default();
+        declared.begin_stage(&planned.config);
+        Ok((StageEnd { planned, declared, workdir_set: false }, triggers))
     }
 
     pub(super) fn triggers(&self, span: Span, triggers: &[String]) -> Result<Vec<Instruction>, BuildError> {

@@ -169,6 +169,7 @@ impl Lowering<'_> {
     ) -> VertexId {
         let nothing = self.base_vertex("scratch", Vec::new(), None);
         let op = CopyOp {
+            buildkit_dest: "/".to_owned(),
             from,
             sources: vec![source],
             inline: Vec::new(),

@@ -104,6 +104,7 @@ impl Lowering<'_> {
                 from,
                 sources: Vec::new(),
                 inline: inline.collect::<Result<_, StepError>>()?,
+                buildkit_dest: crate::elsewhere::destination(&scope.config.config.working_dir, &dest),
                 dest: destination(&scope.config.config.working_dir, &dest),
                 chown,
                 chmod: chmod.as_deref().map(Chmod::parse).transpose().map_err(StepError::Invalid)?,

@@ -7,14 +7,12 @@ use dhow_runtime::Rlimit;
 use super::{Current, Lowering, Written, layer_history};
 use crate::configure;
 use crate::error::BuildError;
-use crate::plan::{Op, RunOp, Sandbox, ScriptFile};
+use crate::plan::{HOSTNAME, Op, RunOp, Sandbox, ScriptFile};
 use crate::request::StepNetwork;
 use crate::run::RunError;
 
 /// Where scripts given in place are.
 const PIPES_DIR: &str = "/dev/pipes";
-/// What every build step is called inside, so that equal steps see equal names.
-const HOSTNAME: &str = "buildkitsandbox";
 /// The build argument that calls it something else.
 const HOSTNAME_ARG: &str = "BUILDKIT_SANDBOX_HOSTNAME";
 

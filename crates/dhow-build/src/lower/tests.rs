@@ -100,7 +100,11 @@ fn describe(op: &Op) -> String {
         Op::All => "all".to_owned(),
         Op::Workdir(workdir) => format!("mkdir {} for {:?}", workdir.path, workdir.user),
         Op::Run(run) => {
-            let env = run.env.iter().skip(1).map(|var| format!("{}={} ", var.name, var.value));
+            let env = run
+                .env
+                .iter()
+                .filter(|var| var.name != "PATH")
+                .map(|var| format!("{}={} ", var.name, var.value));
             format!("{}{:?} in {}", env.collect::<String>(), run.args, run.cwd)
         }
         Op::Copy(copy) => {
@@ -180,7 +184,7 @@ fn arguments_are_seen_from_their_line_on_and_by_the_stages_above() {
         b 2/5  -  ARG L
         b 3/5  -  ARG M=$L-more
         b 4/5  -  ENV G=env
-        b 5/5  3(2)  G=env L=local M=local-more ["/bin/sh", "-c", "3"] in /
+        b 5/5  3(2)  L=local M=local-more G=env ["/bin/sh", "-c", "3"] in /
         stage-2 1/3  4()  base
         stage-2 2/3  5(4)  ["/bin/sh", "-c", "4"] in /
         stage-2 3/3  6(5,3)  Stage("b") ["/"] to /b
@@ -197,7 +201,7 @@ fn arguments_are_seen_from_their_line_on_and_by_the_stages_above() {
         b 2/5  -  ARG L
         b 3/5  -  ARG M=$L-more
         b 4/5  -  ENV G=env
-        b 5/5  3(2)  G=env L=given M=given-more ["/bin/sh", "-c", "3"] in /
+        b 5/5  3(2)  L=given M=given-more G=env ["/bin/sh", "-c", "3"] in /
         stage-2 1/3  4()  base
         stage-2 2/3  5(4)  ["/bin/sh", "-c", "4"] in /
         stage-2 3/3  6(5,3)  Stage("b") ["/"] to /b
@@ -221,9 +225,9 @@ fn of_an_env_and_an_arg_of_one_name_the_later_one_counts() {
             a 2/9  -  ENV A=env
             a 3/9  -  ARG A=arg
             a 4/9  -  ENV B=$A
-            a 5/9  1(0)  B=arg A=arg ["/bin/sh", "-c", "1"] in /
+            a 5/9  1(0)  A=arg B=arg ["/bin/sh", "-c", "1"] in /
             a 6/9  -  ENV A=again
-            a 7/9  2(1)  A=again B=arg ["/bin/sh", "-c", "2"] in /
+            a 7/9  2(1)  B=arg A=again ["/bin/sh", "-c", "2"] in /
             a 8/9  -  ARG A=arg
             a 9/9  3(2)  B=arg A=arg ["/bin/sh", "-c", "3"] in /
             stage-1 1/2  =3  FROM a

@@ -176,6 +176,7 @@ impl Remote<'_> {
             layers: layers.into_iter().collect(),
             created: created.map(|created| created.to_string()),
             log: None,
+            is_whole: true,
         })
     }
 

@@ -246,7 +246,7 @@ impl<'a> Executor<'a> {
             }
             MountFrom::Input { index, .. } => *index,
         };
-        let parents = inputs[index].parents()?;
+        let parents = self.parents(&inputs[index])?;
         let snapshots = self.images.snapshots();
         let subpath = source.path.trim_matches('/').to_owned();
         if readonly {

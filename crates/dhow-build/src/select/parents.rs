@@ -30,7 +30,12 @@ impl Source<'_> {
         for base in self.expand(&clean(base), base)? {
             let entries = self.below(&base, &below, pattern, place, is_required)?;
             if !entries.is_empty() {
-                found.push(Selected { name: OsString::new(), entries, keeps_parents: true });
+                found.push(Selected {
+                    path: PathBuf::new(),
+                    name: OsString::new(),
+                    entries,
+                    keeps_parents: true,
+                });
             }
         }
         Ok(found)

@@ -10,6 +10,7 @@ use dhow_oci::{Platform, Reference};
 
 use clap::ArgAction;
 
+use super::build_cache_elsewhere::CacheArgs;
 use super::build_docker_flags::DockerFlags;
 use super::build_outputs::OutputArgs;
 use super::build_proxies::add_proxies;
@@ -83,6 +84,8 @@ pub(crate) struct BuildArgs {
     output: OutputArgs,
     #[command(flatten)]
     call: CallArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Remove intermediate containers; dhow leaves none
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     rm: Option<bool>,
@@ -220,11 +223,14 @@ fn request(args: BuildArgs, names: Vec<Reference>) -> Result<(BuildRequest, Call
     let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
     // Step N/M only makes sense one after the other.
     let jobs = if args.progress == ProgressMode::Classic { NonZeroUsize::MIN } else { jobs };
+    let build_args = build_args(&args.build_args);
+    let cache = args.cache.caches(|name| build_args.get(name).map(String::as_str))?;
     let request = BuildRequest {
         run: args.run.options(&|name| std::env::var_os(name))?,
         dockerfile,
         names,
-        build_args: build_args(&args.build_args),
+        build_args,
+        cache,
         target: args.target,
         labels: labels(&args.labels),
         platforms: distinct(args.platforms),

@@ -3,6 +3,7 @@
 pub(crate) mod attach;
 pub(crate) mod build;
 mod build_cache;
+mod build_cache_elsewhere;
 mod build_call;
 mod build_docker_flags;
 mod build_findings;

@@ -85,7 +85,8 @@ impl Progress for Classic {
         match event {
             BuildEvent::Planned(steps) => self.plan(steps),
             BuildEvent::Started(id) => self.step(*id),
-            BuildEvent::Cached(id) => self.cached(*id),
+            BuildEvent::Cached(id) | BuildEvent::CachedFrom(id, _) => self.cached(*id),
+            BuildEvent::CacheUnusable(cache, why) => super::complain(&super::cache_warning(cache, why)),
             BuildEvent::Output(_, Stream::Stdout, bytes) => drop(io::stdout().write_all(bytes)),
             BuildEvent::Output(_, Stream::Stderr, bytes) => drop(io::stderr().write_all(bytes)),
             BuildEvent::Container(id, name) => self.container(*id, name),

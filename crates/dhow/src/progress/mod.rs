@@ -70,6 +70,11 @@ fn complain(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
+/// What to say of a cache elsewhere that is of no use.
+fn cache_warning(cache: &str, why: &str) -> String {
+    format!("WARNING: the cache {} is not used: {}\n", screen::plain(cache), screen::plain(why))
+}
+
 /// Splits output that arrives in pieces into lines.
 #[derive(Default)]
 pub(crate) struct Lines(Vec<u8>);

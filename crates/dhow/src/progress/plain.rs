@@ -68,6 +68,15 @@ impl Progress for Plain {
                 say(*id, "CACHED");
                 self.running.entry(*id).and_modify(|running| running.is_cached = true);
             }
+            BuildEvent::CachedFrom(id, cache) => {
+                say(*id, &format!("CACHED from {cache}"));
+                self.running.entry(*id).and_modify(|running| running.is_cached = true);
+            }
+            BuildEvent::Importing(cache) => super::complain(&format!("importing the cache {cache}\n")),
+            BuildEvent::ExportingCache(cache) => {
+                super::complain(&format!("exporting the cache to {cache}\n"))
+            }
+            BuildEvent::CacheUnusable(cache, why) => super::complain(&super::cache_warning(cache, why)),
             BuildEvent::Running(id, reason) => say(*id, &format!("not cached: {reason}")),
             BuildEvent::Output(id, _, bytes) => {
                 if let Some(running) = self.running.get_mut(id) {

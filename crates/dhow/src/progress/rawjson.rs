@@ -118,7 +118,9 @@ impl Progress for RawJson {
             BuildEvent::Pulling(reference, event) => self.pulling(reference, event),
             BuildEvent::Planned(steps) => self.planned(steps),
             BuildEvent::Started(id) => self.update(*id, &[("started", now().into())]),
-            BuildEvent::Cached(id) => self.update(*id, &[("cached", true.into())]),
+            BuildEvent::Cached(id) | BuildEvent::CachedFrom(id, _) => {
+                self.update(*id, &[("cached", true.into())])
+            }
             BuildEvent::Running(id, reason) => self.update(*id, &[("reason", reason.to_string().into())]),
             BuildEvent::Output(id, stream, bytes) => {
                 let stream = match stream {
@@ -139,6 +141,9 @@ impl Progress for RawJson {
                 self.warning(Value::from(""), &dhow_engine::render(diagnostic, file, source));
             }
             BuildEvent::Note(text) => self.warning(Value::from(""), text),
+            BuildEvent::CacheUnusable(cache, why) => {
+                self.warning(Value::from(""), &super::cache_warning(cache, why));
+            }
             _ => {}
         }
     }

@@ -35,12 +35,14 @@ struct Running {
     lines: Lines,
     output: VecDeque<String>,
     is_cached: bool,
+    /// The cache elsewhere that had its result.
+    origin: Option<String>,
 }
 
 impl Running {
     fn new() -> Running {
         let (lines, output) = (Lines::default(), VecDeque::new());
-        Running { since: Instant::now(), reason: None, lines, output, is_cached: false }
+        Running { since: Instant::now(), reason: None, lines, output, is_cached: false, origin: None }
     }
 
     fn seconds(&self) -> f64 {
@@ -156,7 +158,8 @@ impl Tty {
     fn finished(&mut self, id: StepId, layer_bytes: Option<u64>) {
         let Some(running) = self.running.remove(&id) else { return };
         let line = if running.is_cached {
-            self.dim(&self.line(" CACHED ", id, ""))
+            let origin = running.origin.as_ref().map(|origin| format!("  (from {origin})"));
+            self.dim(&self.line(" CACHED ", id, &origin.unwrap_or_default()))
         } else {
             let size = layer_bytes.map(|bytes| format!("  {}", human_size(bytes))).unwrap_or_default();
             let reason = running.reason.as_ref().map(|reason| self.dim(&format!("  ({reason})")));
@@ -197,6 +200,18 @@ impl Progress for Tty {
             BuildEvent::Cached(id) => {
                 self.running.entry(*id).and_modify(|running| running.is_cached = true);
             }
+            BuildEvent::CachedFrom(id, cache) => {
+                let origin = plain(cache);
+                self.running.entry(*id).and_modify(|running| {
+                    running.is_cached = true;
+                    running.origin = Some(origin);
+                });
+            }
+            BuildEvent::Importing(cache) => self.draw(&format!(" importing the cache {}\n", plain(cache))),
+            BuildEvent::ExportingCache(cache) => {
+                self.draw(&format!(" exporting the cache to {}\n", plain(cache)))
+            }
+            BuildEvent::CacheUnusable(cache, why) => self.draw(&super::cache_warning(cache, why)),
             BuildEvent::Running(id, reason) => self.running(*id, reason),
             BuildEvent::Output(id, _, bytes) => {
                 if let Some(running) = self.running.get_mut(id) {
