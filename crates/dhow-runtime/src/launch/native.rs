@@ -63,7 +63,14 @@ struct Made {
 impl Created for Made {
     fn network_namespace(&self) -> Result<OwnedFd, StartError> {
         let pid = self.unstarted.child.as_ref().expect("taken only by start").pid;
-        File::open(format!("/proc/{pid}/ns/net")).map(OwnedFd::from).step("cannot open the network namespace")
+        let opened = File::open(format!("/proc/{pid}/ns/net"));
+        // A process that is gone has said why.
+        if opened.is_err()
+            && let Some(cause) = self.sync.failure()
+        {
+            return Err(cause);
+        }
+        opened.map(OwnedFd::from).step("cannot open the network namespace")
     }
 
     fn start(mut self: Box<Self>) -> Result<Running, StartError> {

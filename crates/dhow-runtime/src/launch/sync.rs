@@ -99,6 +99,17 @@ impl Sync {
         let _ = (&self.0).write_all(&message);
     }
 
+    /// What a process that is gone said of the reason.
+    pub(crate) fn failure(&self) -> Option<StartError> {
+        loop {
+            match self.listen() {
+                Ok(Said::Failed(error)) => return Some(error),
+                Ok(Said::Gone) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
     /// The maker: what does the new process say?
     pub(crate) fn listen(&self) -> Result<Said, StartError> {
         let (byte, fd) = receive(&self.0).step("cannot hear from the new process")?;
