@@ -475,9 +475,11 @@ impl Build<'_, '_> {
         let solver = Solver::new(&executor, &shared, self.request.jobs, &observe);
         let solved = solver.solve(&self.plan.graph, self.plan.vertex);
         for (vertex, step) in &steps {
-            // Of steps that did not come to a result.
-            if let Some(log) = logs.finish(*vertex)? {
-                self.recorder.log(step.info.id, Some(log));
+            // Of steps that did not come to a result, and what kept them from it is the error to tell.
+            match logs.finish(*vertex) {
+                Ok(None) => {}
+                Ok(log) => self.recorder.log(step.info.id, log),
+                Err(error) => (self.observer)(BuildEvent::Note(&chain(&error))),
             }
         }
         let kept = executor.kept.lock().expect("no thread panics while it holds the lock").take();
@@ -501,8 +503,9 @@ impl Build<'_, '_> {
         let solved = solved.map_err(|error| self.failed(self.blamed(error.vertex, &steps), error.error));
         let done = done.into_inner().expect("no observer panics");
         let fetched = solved.and_then(|_| self.bring(elsewhere, &cache, &done.rootfs, &steps));
-        cache.touch(self.now())?;
+        let touched = cache.touch(self.now());
         fetched?;
+        touched?;
         Ok(done)
     }
 

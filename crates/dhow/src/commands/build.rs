@@ -135,7 +135,8 @@ pub(crate) fn run(mut args: BuildArgs, engine: &Engine, ui: &mut Ui) -> Result<u
     let display = progress::new(mode, is_terminal, context_bytes);
     let findings = Findings::default();
     let (record, built) = build(engine, &request, display, &findings, mode == ProgressMode::Quiet);
-    if mode != ProgressMode::Quiet {
+    // docker's classic builder has no rules.
+    if !matches!(mode, ProgressMode::Quiet | ProgressMode::Classic) {
         findings.tell(ui);
     }
     if let (Some(format), Some(record)) = (explain, record) {

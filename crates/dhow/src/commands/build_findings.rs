@@ -57,17 +57,14 @@ fn summary(mut findings: Vec<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use expect_test::expect;
 
     #[test]
     fn findings_are_listed_once_and_not_endlessly() {
         assert_eq!(summary(Vec::new()), "");
-        expect![[r#"
-
-             1 warning found (use --check to expand):
-             - A: b (line 1)
-        "#]]
-        .assert_eq(&summary(vec!["A: b (line 1)".to_owned(); 2]));
+        assert_eq!(
+            summary(vec!["A: b (line 1)".to_owned(); 2]),
+            "\n 1 warning found (use --check to expand):\n - A: b (line 1)\n"
+        );
         let many = summary((0..30).map(|line| format!("A: b (line {line})")).collect());
         assert!(many.contains(" 30 warnings found") && many.ends_with(" - and 10 more\n"), "{many}");
     }
