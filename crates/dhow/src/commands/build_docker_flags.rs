@@ -76,8 +76,8 @@ mod tests {
     use crate::commands::build::BuildArgs;
 
     /// All that docker's `build` takes, without dashes; a letter is a short flag.
-    const DOCKER: &str = "add-host allow annotation attest build-arg build-context builder cgroup-parent compress \
-        cpu-period cpu-quota cpu-shares c cpuset-cpus cpuset-mems debug D disable-content-trust file f force-rm \
+    const DOCKER: &str = "add-host allow annotation attest build-arg build-context builder cache-from cache-to call \
+        cgroup-parent check compress cpu-period cpu-quota cpu-shares c cpuset-cpus cpuset-mems debug D disable-content-trust file f force-rm \
         iidfile isolation label load memory m memory-swap metadata-file network no-cache no-cache-filter output o \
         platform policy progress provenance pull push quiet q resource rm sbom secret security-opt shm-size squash \
         ssh tag t target ulimit";
