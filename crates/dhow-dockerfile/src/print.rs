@@ -163,9 +163,11 @@ fn printed(kind: &InstructionKind, escape: char) -> String {
             command(&mut line, &run.command);
             heredocs = &run.heredocs;
         }
-        InstructionKind::Arg(arg) => line.operands(&args(arg)),
+        InstructionKind::Arg(arg) => line.operands(&keep_end(args(arg), escape)),
         InstructionKind::Cmd(it) | InstructionKind::Entrypoint(it) => command(&mut line, it),
-        InstructionKind::Env(it) | InstructionKind::Label(it) => line.operands(&pairs(it)),
+        InstructionKind::Env(it) | InstructionKind::Label(it) => {
+            line.operands(&keep_end(pairs(it, escape), escape))
+        }
         InstructionKind::Expose(ports) => line.operands(&ports.join(" ")),
         InstructionKind::Healthcheck(it) => healthcheck(&mut line, it),
         InstructionKind::Onbuild(Onbuild { trigger, .. }) => line.operands(trigger),
@@ -186,9 +188,23 @@ fn args(arg: &ArgInstruction) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-fn pairs(pairs: &Pairs) -> String {
-    let sign = if pairs.legacy { " " } else { "=" };
-    let words = pairs.pairs.iter().map(|pair| format!("{}{sign}{}", pair.key, pair.value));
+/// Quoted words whose last blank belongs to an open quote: a lone escape, which reading drops,
+/// keeps it from being trimmed.
+fn keep_end(mut words: String, escape: char) -> String {
+    if words.ends_with(char::is_whitespace) {
+        words.push(escape);
+    }
+    words
+}
+
+fn pairs(pairs: &Pairs, escape: char) -> String {
+    let sign = |key: &str| match pairs.legacy {
+        // A key that ends with an escape takes the first of the blanks behind it.
+        true if key.ends_with(escape) => "  ",
+        true => " ",
+        false => "=",
+    };
+    let words = pairs.pairs.iter().map(|pair| format!("{}{}{}", pair.key, sign(&pair.key), pair.value));
     words.collect::<Vec<_>>().join(" ")
 }
 

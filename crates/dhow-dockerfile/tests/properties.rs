@@ -153,6 +153,20 @@ fn texts() -> impl Strategy<Value = String> {
         .prop_map(|(head, lines)| format!("{head}FROM a\n{}", lines.concat()))
 }
 
+/// Blanks that belong to a word, where printing could lose them.
+#[test]
+fn blanks_at_edges_print_back() {
+    for line in [
+        "ENV \\ \u{b} =",
+        "ENV \\ \t k=\"v w\"",
+        "LABEL \" k=v' NONE' \\\n  from \\ \\",
+        "ENV \" \\\nFROM --from=x \\ \\",
+        "ARG a=\" \\\n b \\",
+    ] {
+        assert_prints_back(&format!("FROM a\n{line}\n"));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(1000), failure_persistence: None, ..ProptestConfig::default() })]
 
