@@ -114,9 +114,10 @@ impl Line {
         }
     }
 
-    /// Adds what follows the flags. Text that looks like one is set apart by `--`.
+    /// Adds what follows the flags. Text that looks like one is set apart by `--`, and so is a heredoc
+    /// behind a flag whose backslash would hide it: heredocs are found with the shell's escapes.
     fn operands(&mut self, text: &str) {
-        if text.starts_with("--") {
+        if text.starts_with("--") || self.text.ends_with('\\') {
             self.push(" --");
         }
         if !text.is_empty() {

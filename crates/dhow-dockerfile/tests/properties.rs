@@ -167,6 +167,11 @@ fn blanks_at_edges_print_back() {
     }
 }
 
+#[test]
+fn a_heredoc_behind_a_backslash_prints_back() {
+    assert_prints_back("# escape=`\nFROM a\nCOPY --exclude=a\\ b <<\"G\" a\ntext\nG\n");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(1000), failure_persistence: None, ..ProptestConfig::default() })]
 
