@@ -1,6 +1,7 @@
 //! Plans as data: what a Dockerfile asks to be done, without a kernel or a store.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
