@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use dhow_layer::{ApplyOptions, Limits, Whiteouts, apply};
+use dhow_layer::{ApplyOptions, Limits, Packing, Whiteouts, apply, open_archive};
 use dhow_sys::beneath::Root;
 use rustix::fs::FileType;
 
@@ -16,8 +16,6 @@ use crate::select::{Selected, Source};
 const HEADER_BYTES: usize = 512;
 const CHECKSUM: std::ops::Range<usize> = 148..156;
 const BUFFER_BYTES: usize = 256 * 1024;
-/// Enough to tell every kind of compression.
-const MAGIC_BYTES: u64 = 8;
 /// Files that an archive may hold.
 const ENTRIES_MAX: u64 = 4_000_000;
 /// Bytes that its files may have together, holes included.
@@ -27,25 +25,6 @@ const UNPACKED_BYTES_MAX: u64 = 256 << 30;
 const UNPACKED_RATIO_MAX: u64 = 250;
 /// Up to here the ratio does no harm.
 const UNPACKED_BYTES_FREE: u64 = 256 << 20;
-
-/// How an archive is compressed.
-enum Packing {
-    Plain,
-    Gzip,
-    Bzip2,
-    Xz,
-    Zstd,
-}
-
-fn packing(head: &[u8]) -> Packing {
-    match head {
-        [0x1f, 0x8b, ..] => Packing::Gzip,
-        [b'B', b'Z', b'h', ..] => Packing::Bzip2,
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Packing::Xz,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
-        _ => Packing::Plain,
-    }
-}
 
 fn read_error(source: &Selected) -> impl FnOnce(io::Error) -> StepError + '_ {
     let path = shown(source);
@@ -70,14 +49,14 @@ pub(crate) fn is_archive(root: &Root, source: &Selected) -> Result<bool, StepErr
 /// Whether what comes is a tar, compressed or not. Something that only begins like a compressed file is none.
 pub(crate) fn is_tar(packed: impl Read + 'static) -> io::Result<bool> {
     let mut head = Vec::new();
-    let read = open(packed)?.take(HEADER_BYTES as u64).read_to_end(&mut head);
+    let read = open_archive(packed)?.take(HEADER_BYTES as u64).read_to_end(&mut head);
     Ok(read.is_ok() && is_tar_header(&head))
 }
 
 /// Whether a stream that begins so is an archive. Of a compressed one too little is there to be sure, but
 /// nothing else begins like one.
 pub(crate) fn begins_archive(head: &[u8]) -> bool {
-    !matches!(packing(head), Packing::Plain) || head.get(..HEADER_BYTES).is_some_and(is_tar_header)
+    Packing::detect(head) != Packing::Plain || head.get(..HEADER_BYTES).is_some_and(is_tar_header)
 }
 
 /// A header of any kind of tar, the oldest of which have no magic, adds up to its checksum.
@@ -90,21 +69,6 @@ fn is_tar_header(head: &[u8]) -> bool {
     // Some old archivers added signed bytes.
     let sums = [sum(i64::from), sum(|byte| i64::from(byte.cast_signed()))];
     i64::from_str_radix(text, 8).is_ok_and(|said| sums.contains(&said))
-}
-
-/// The uncompressed content of what comes.
-fn open<'r>(mut packed: impl Read + 'r) -> io::Result<Box<dyn Read + 'r>> {
-    let mut head = Vec::new();
-    packed.by_ref().take(MAGIC_BYTES).read_to_end(&mut head)?;
-    let packing = packing(&head);
-    let packed = BufReader::with_capacity(BUFFER_BYTES, io::Cursor::new(head).chain(packed));
-    Ok(match packing {
-        Packing::Plain => Box::new(packed),
-        Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
-        Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
-        Packing::Xz => Box::new(lzma_rust2::XzReader::new(packed, true)),
-        Packing::Zstd => Box::new(zstd::Decoder::with_buffer(packed)?),
-    })
 }
 
 /// Counts what is read.
@@ -150,7 +114,7 @@ pub(crate) fn unpack_into(
     options: ApplyOptions,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let packed_bytes = Cell::new(0);
-    let stream = open(Counted { inner: packed, bytes: &packed_bytes })?;
+    let stream = open_archive(Counted { inner: packed, bytes: &packed_bytes })?;
     let stream = Bounded { inner: stream, packed_bytes: &packed_bytes, bytes: 0 };
     let stream = BufReader::with_capacity(BUFFER_BYTES, stream);
     // In an archive a name that begins with `.wh.` is a name.
