@@ -21,6 +21,8 @@ pub struct ImageFilter {
     pub since: Option<String>,
     /// Those made before this time, in seconds since 1970.
     pub until: Option<i64>,
+    /// Also those without a name that came by the same index as one with a name, for another platform.
+    pub other_platforms: bool,
 }
 
 /// A label, with any value or a certain one.

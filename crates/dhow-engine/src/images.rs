@@ -1,16 +1,16 @@
 //! Operations on images.
 
-use std::io::{Read, Write};
+use std::collections::BTreeSet;
 
-use dhow_image::{EnsureError, EnsurePolicy, PullObserver, PushObserver};
+use dhow_image::{EnsureError, EnsurePolicy, PullObserver, PullRequest, PushObserver, SaveRequest};
 use dhow_oci::{Digest, ImageConfig, Platform, Reference};
 use dhow_registry::{CredentialsError, RegistryError, Secret};
 use dhow_snapshot::SnapshotKey;
 use dhow_store::{DatabaseError, FsckError, FsckReport, Image, Lease, LeaseError};
 
 pub use dhow_image::{
-    FindError, LoadError, Loaded, PullError, Pulled, PushError, PushEvent, PushedImage, ReadImageError,
-    RemoveError, Removed, SaveError, TagImageError,
+    FindError, LayoutTarget, LoadError, LoadSource, Loaded, PullError, Pulled, PushError, PushEvent,
+    PushedImage, ReadImageError, RemoveError, Removed, SaveError, TagImageError, Variant,
 };
 pub use dhow_registry::{SearchResult, server_key};
 
@@ -22,8 +22,8 @@ use crate::image_filter::{FilterError, ImageFilter, Matcher};
 pub struct ImageDetails {
     /// What the store knows.
     pub image: Image,
-    /// The configuration.
-    pub config: ImageConfig,
+    /// The configuration; an artifact has none.
+    pub config: Option<ImageConfig>,
     /// The folders of its layers, lowest first.
     pub layer_folders: Vec<std::path::PathBuf>,
 }
@@ -185,18 +185,28 @@ pub struct SignedIn {
     pub in_helper: bool,
 }
 
+/// Leaves out images that are found through the index of one with a name.
+fn hide_other_platforms(images: &mut Vec<Image>) {
+    let target = |image: &Image| image.record.target.as_ref().map(|target| target.digest);
+    let named = images.iter().filter(|image| !image.names.is_empty());
+    let indexes: BTreeSet<Digest> = named.filter_map(target).collect();
+    images.retain(|image| !image.names.is_empty() || target(image).is_none_or(|own| !indexes.contains(&own)));
+}
+
 impl Engine {
-    /// Pulls an image, for this machine's platform unless another is wanted.
+    /// Pulls an image, for this machine's platform unless another is wanted, or with all its platforms.
     pub fn pull_image(
         &self,
         reference: &Reference,
         platform: Option<&Platform>,
+        all_platforms: bool,
         observer: &PullObserver<'_>,
     ) -> Result<Pulled, PullImageError> {
         let lease = self.lease("pull", reference)?;
         let host = Platform::host();
         let platform = platform.unwrap_or(&host);
-        Ok(self.images.pull(self.registry(), reference, platform, &lease, self.now(), observer)?)
+        let request = PullRequest { reference, platform, all_platforms };
+        Ok(self.images.pull(self.registry(), &request, &lease, self.now(), observer)?)
     }
 
     /// Sees to it that an image is here and pulls it if it is not; the lease protects it.
@@ -218,10 +228,11 @@ impl Engine {
         Ok(self.registry().tags(repository)?)
     }
 
-    /// Pushes the image that has this name to where the name says.
+    /// Pushes the image that has this name to where the name says, or its manifest for one platform.
     pub fn push_image(
         &self,
         reference: &Reference,
+        platform: Option<&Platform>,
         observer: &PushObserver<'_>,
     ) -> Result<PushedImage, PushImageError> {
         if reference.digest().is_some() {
@@ -232,7 +243,7 @@ impl Engine {
         let Some(image) = self.images.by_reference(&reference)? else {
             return Err(PushImageError::NoSuchTag(reference.familiar()));
         };
-        Ok(self.images.push(self.registry(), &image, &reference, &lease, observer)?)
+        Ok(self.images.push(self.registry(), &image, &reference, platform, &lease, observer)?)
     }
 
     /// The tags that a repository has here.
@@ -247,7 +258,10 @@ impl Engine {
 
     /// The images that a filter lets through, newest first.
     pub fn list_images(&self, filter: &ImageFilter) -> Result<Vec<ImageSummary>, ListImagesError> {
-        let images = self.store().images().list()?;
+        let mut images = self.store().images().list()?;
+        if !filter.other_platforms {
+            hide_other_platforms(&mut images);
+        }
         let matcher = Matcher::new(filter, |text| self.images.find(text))?;
         let mut kept: Vec<Image> = images.into_iter().filter_map(|image| matcher.apply(image)).collect();
         kept.sort_by(|a, b| b.record.created.cmp(&a.record.created).then(a.record.id.cmp(&b.record.id)));
@@ -264,25 +278,37 @@ impl Engine {
         self.images.find(text)
     }
 
-    /// Everything about an image.
-    pub fn inspect_image(&self, text: &str) -> Result<ImageDetails, InspectImageError> {
+    /// Everything about an image, or about what it is on a certain platform.
+    pub fn inspect_image(
+        &self,
+        text: &str,
+        platform: Option<&Platform>,
+    ) -> Result<ImageDetails, InspectImageError> {
         use dhow_snapshot::Snapshotter as _;
-        let image = self.images.find(text)?;
-        let config = self.images.config(&image.record.id)?;
+        let image = self.images.find_for(text, platform)?;
+        let config = match self.images.config(&image.record.id) {
+            Ok(config) => Some(config),
+            Err(ReadImageError::Artifact { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
         let names = image.record.snapshots.iter().filter_map(|name| name.parse().ok());
         let layer_folders = names.filter_map(|name| self.images.snapshots().layer_path(&name)).collect();
         Ok(ImageDetails { image, config, layer_folders })
     }
 
     /// How an image was made, last instruction first.
-    pub fn image_history(&self, text: &str) -> Result<Vec<HistoryEntry>, InspectImageError> {
-        let ImageDetails { image, config, .. } = self.inspect_image(text)?;
-        let mut snapshots = image.record.snapshots.iter();
+    pub fn image_history(
+        &self,
+        text: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Vec<HistoryEntry>, InspectImageError> {
+        let image = self.images.find_for(text, platform)?;
+        let config = self.images.config(&image.record.id)?;
+        let mut diff_ids = image.record.diff_ids.iter();
         let mut entries = Vec::with_capacity(config.history.len());
         for history in config.history {
-            let snapshot = if history.empty_layer { None } else { snapshots.next() };
-            let layer = match snapshot {
-                Some(snapshot) => self.store().layers().by_snapshot(snapshot)?,
+            let layer = match if history.empty_layer { None } else { diff_ids.next() } {
+                Some(diff_id) => self.store().layers().by_diff_id(diff_id)?.pop(),
                 None => None,
             };
             entries.push(HistoryEntry {
@@ -305,9 +331,22 @@ impl Engine {
         self.images.tag(text, name, self.now())
     }
 
-    /// Takes a name from an image, and removes the image with its last name.
-    pub fn remove_image(&self, text: &str, force: bool) -> Result<Vec<Removed>, RemoveError> {
-        self.images.remove(text, force, (self.settings.clock)().into(), &|key| self.is_container(key))
+    /// Takes a name from an image, and removes the image with its last name. With `platforms` only these go.
+    pub fn remove_image(
+        &self,
+        text: &str,
+        force: bool,
+        platforms: &[Platform],
+    ) -> Result<Vec<Removed>, RemoveError> {
+        let (now, keep) = ((self.settings.clock)().into(), |key: &SnapshotKey| self.is_container(key));
+        if platforms.is_empty() {
+            return self.images.remove(text, force, now, &keep);
+        }
+        let mut removed = Vec::new();
+        for platform in platforms {
+            removed.extend(self.images.remove_platform(text, platform, force, now, &keep)?);
+        }
+        Ok(removed)
     }
 
     /// Removes images that nobody names, or nobody uses.
@@ -331,21 +370,30 @@ impl Engine {
         Ok(pruned)
     }
 
-    /// Writes images to an archive that docker, podman and skopeo read.
-    pub fn save_images(&self, texts: &[String], output: impl Write) -> Result<(), SaveImagesError> {
+    /// Writes images to an archive or a folder that docker, podman and skopeo read, all their platforms or only
+    /// some. `docker` adds what dockers before 25 read.
+    pub fn save_images(
+        &self,
+        texts: &[String],
+        platforms: &[Platform],
+        docker: bool,
+        target: LayoutTarget<'_>,
+    ) -> Result<(), SaveImagesError> {
         let items = self.images.save_items(texts)?;
         let lease = self.store().lease("save")?;
-        Ok(self.images.save(&items, &lease, output)?)
+        let request = SaveRequest { items: &items, platforms, docker };
+        Ok(self.images.save(&request, &lease, target)?)
     }
 
-    /// Installs the images of an archive.
+    /// Installs the images of an archive or a folder, all their platforms or only some.
     pub fn load_images(
         &self,
-        input: impl Read,
+        source: LoadSource<'_>,
+        platforms: &[Platform],
         observer: &PullObserver<'_>,
     ) -> Result<Vec<Loaded>, LoadImagesError> {
         let lease = self.store().lease("load")?;
-        Ok(self.images.load(input, &lease, self.now(), observer)?)
+        Ok(self.images.load(source, platforms, &lease, self.now(), observer)?)
     }
 
     /// Signs in to a registry and keeps the credentials.

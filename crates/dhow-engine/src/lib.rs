@@ -39,10 +39,11 @@ pub use dhow_registry::{Config, ProxyConfig, Secret};
 pub use dhow_store::{FsckReport, Image, Lease};
 pub use image_filter::{FilterError, ImageFilter, Label};
 pub use images::{
-    FindError, HistoryEntry, ImageDetails, ImageSummary, InspectImageError, ListImagesError, LoadError,
-    LoadImagesError, Loaded, LoginError, PruneImages, PruneImagesError, PrunedImages, PullError,
-    PullImageError, Pulled, PushError, PushEvent, PushImageError, PushedImage, ReadImageError, RemoveError,
-    Removed, SaveError, SaveImagesError, SearchResult, SignedIn, TagImageError, server_key,
+    FindError, HistoryEntry, ImageDetails, ImageSummary, InspectImageError, LayoutTarget, ListImagesError,
+    LoadError, LoadImagesError, LoadSource, Loaded, LoginError, PruneImages, PruneImagesError, PrunedImages,
+    PullError, PullImageError, Pulled, PushError, PushEvent, PushImageError, PushedImage, ReadImageError,
+    RemoveError, Removed, SaveError, SaveImagesError, SearchResult, SignedIn, TagImageError, Variant,
+    server_key,
 };
 pub use settings::Settings;
 

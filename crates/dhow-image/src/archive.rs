@@ -11,6 +11,8 @@ pub(crate) const OCI_LAYOUT: &str = "oci-layout";
 pub(crate) const OCI_LAYOUT_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 pub(crate) const OCI_INDEX: &str = "index.json";
 pub(crate) const DOCKER_MANIFEST: &str = "manifest.json";
+/// What the first dockers wrote instead.
+pub(crate) const DOCKER_REPOSITORIES: &str = "repositories";
 /// The annotation under which containerd and docker keep the full name of an image in `index.json`.
 pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";
 /// The annotation of image-spec, which many fill with the tag alone.

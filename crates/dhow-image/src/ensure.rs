@@ -1,8 +1,9 @@
 use dhow_oci::{ImageConfig, Platform, Reference};
 use dhow_registry::{Client, RegistryError};
-use dhow_store::{DatabaseError, Image, Lease, LeaseError, Ref};
+use dhow_store::{DatabaseError, Image, Lease, LeaseError, PutImageError, Ref};
 
-use crate::{Images, PullError, PullEvent, PullObserver, ReadImageError};
+use crate::pull::Use;
+use crate::{Images, PullError, PullEvent, PullObserver, PullRequest, ReadImageError, VariantError};
 
 /// When an image that is here is good enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,12 @@ pub enum EnsureError {
     /// The image that is here cannot be read.
     #[error(transparent)]
     Read(#[from] ReadImageError),
+    /// It is here as it travels, and could not be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] VariantError),
+    /// It could not be recorded.
+    #[error(transparent)]
+    Put(#[from] PutImageError),
     /// It could not be protected from gc.
     #[error(transparent)]
     Lease(#[from] LeaseError),
@@ -44,7 +51,7 @@ impl Images {
         now: i64,
         observer: &PullObserver<'_>,
     ) -> Result<Image, EnsureError> {
-        let here = self.suitable(reference, platform, lease)?;
+        let here = self.suitable(reference, platform, lease, observer)?;
         if policy == EnsurePolicy::Missing
             && let Some(image) = here
         {
@@ -53,7 +60,9 @@ impl Images {
         observer(&PullEvent::Started);
         // A name that means something for this machine goes on meaning it when another platform is asked for.
         let takes_name = platform.runs_on(&Platform::host()) || !self.is_ours(reference)?;
-        match (self.pull_for(client(), reference, platform, takes_name, lease, now, observer), here) {
+        let request = PullRequest { reference, platform, all_platforms: false };
+        let pulled = self.pull_for(client(), &request, Use::Run { takes_name }, lease, now, observer);
+        match (pulled, here) {
             (Ok(pulled), _) => Ok(pulled.image),
             (Err(PullError::Registry(error)), Some(image)) if error.is_passing() => {
                 observer(&PullEvent::Warning(stale(reference, &error)));
@@ -71,7 +80,7 @@ impl Images {
         platform: &Platform,
         lease: &Lease,
     ) -> Result<ImageConfig, EnsureError> {
-        match self.suitable(reference, platform, lease)? {
+        match self.suitable(reference, platform, lease, &|_| {})? {
             Some(image) => Ok(self.config(&image.record.id)?),
             None => Ok(self.fetch_config(client(), reference, platform, lease)?),
         }
@@ -84,12 +93,13 @@ impl Images {
     }
 
     /// The image that a reference means here for `platform`: the one that has the name, or another that came
-    /// by the same index.
+    /// by the same index, unpacked now if need be.
     fn suitable(
         &self,
         reference: &Reference,
         platform: &Platform,
         lease: &Lease,
+        observer: &PullObserver<'_>,
     ) -> Result<Option<Image>, EnsureError> {
         let Some(image) = self.by_reference(reference)? else { return Ok(None) };
         let repository = reference.name();
@@ -105,7 +115,11 @@ impl Images {
                 return Ok(Some(image));
             }
         }
-        Ok(None)
+        let Some(record) = self.unpack_variant(&image, reference, platform, lease, observer)? else {
+            return Ok(None);
+        };
+        self.store().images().put(&record, &[], &image.repo_digests)?;
+        Ok(self.store().images().get(&record.id)?)
     }
 }
 

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dhow_layer::{ApplyOptions, Devices, OverlayXattr, Ownership, UnpackOptions};
-use dhow_oci::{DiffId, Digest, ImageConfig, ParseReferenceError, Reference, chain_ids};
+use dhow_oci::{DiffId, Digest, ImageConfig, ParseReferenceError, Platform, Reference, chain_ids};
 use dhow_snapshot::{OverlaySnapshotter, SnapshotName, Snapshotter as _};
 use dhow_store::{
     DatabaseError, Image, ImageName, ImageRecord, Lease, Moved, PutBlobError, PutImageError, ReadError,
@@ -40,6 +40,14 @@ pub enum FindError {
         /// Why it is not a name.
         source: ParseReferenceError,
     },
+    /// It is here, but not for this platform. The words are Docker's.
+    #[error("image with reference {text} was found but does not provide the specified platform ({wanted})")]
+    Platform {
+        /// The text.
+        text: String,
+        /// The platform.
+        wanted: Box<Platform>,
+    },
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -63,6 +71,12 @@ pub enum ReadImageError {
         id: Digest,
         /// Why.
         source: serde_json::Error,
+    },
+    /// It is no image at all.
+    #[error("{} is an OCI artifact, which can be pulled, saved and pushed, but is no image to run", id.short())]
+    Artifact {
+        /// What it is known by here.
+        id: Digest,
     },
     /// One of its layers is not unpacked.
     #[error("layer {diff_id} is missing from the store")]
@@ -184,7 +198,12 @@ impl Images {
     /// The configuration of an image that is recorded.
     pub fn config(&self, id: &Digest) -> Result<ImageConfig, ReadImageError> {
         let bytes = self.config_bytes(id)?;
-        serde_json::from_slice(&bytes).map_err(|source| ReadImageError::Malformed { id: *id, source })
+        let config: ImageConfig =
+            serde_json::from_slice(&bytes).map_err(|source| ReadImageError::Malformed { id: *id, source })?;
+        match is_manifest(&config) {
+            true => Err(ReadImageError::Artifact { id: *id }),
+            false => Ok(config),
+        }
     }
 
     /// The same, byte for byte.
@@ -264,6 +283,11 @@ impl Images {
             labels: config.config.labels.clone(),
         })
     }
+}
+
+/// Whether what was read as a configuration is the manifest of an artifact, which is known by that.
+fn is_manifest(config: &ImageConfig) -> bool {
+    config.other.contains_key("schemaVersion") && config.other.contains_key("layers")
 }
 
 /// The snapshot of a layer that depends on those below it.

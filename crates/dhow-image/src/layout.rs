@@ -12,14 +12,13 @@ use dhow_sys::beneath::Root;
 
 use crate::Images;
 use crate::archive::{DOCUMENT_BYTES_MAX, OCI_INDEX, REF_NAME, blob_path};
+use crate::closure::INDEX_DEPTH_MAX;
 use crate::images::CONFIG_BYTES_MAX;
 use crate::install::{Install, InstallError, Stack};
 
 pub use write::LayoutTarget;
-pub(crate) use write::{LayoutFiles, TarSink, docker_item, entries, index_of};
+pub(crate) use write::{LayoutFiles, docker_item, entries, index_of};
 
-/// How deep indexes may nest.
-const INDEX_DEPTH_MAX: usize = 4;
 /// How long another process may take to write a blob of the layout.
 const OTHER_PROCESS_WAIT: std::time::Duration = std::time::Duration::from_secs(60 * 60);
 

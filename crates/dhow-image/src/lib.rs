@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod artifact;
+mod closure;
 mod ensure;
 mod event;
 mod fetch;
@@ -21,10 +23,12 @@ mod package;
 mod pull;
 mod push;
 mod remove;
+mod rest;
 mod rework;
 mod save;
 mod tee;
 mod travel;
+mod variants;
 
 pub use ensure::{EnsureError, EnsurePolicy};
 pub use event::{PullEvent, PullObserver};
@@ -34,11 +38,12 @@ pub use gc::Freed;
 pub use images::{Created, FindError, Images, ReadImageError, SaveImageError};
 pub use install::{InstallError, LayerError, OpenLayer};
 pub use layout::{Layout, LayoutError, LayoutTarget, Selector};
-pub use load::{LoadError, Loaded};
+pub use load::{LoadError, LoadSource, Loaded};
 pub use package::{Annotation, AnnotationLevel, Draft, PackOptions, Package, Packed};
-pub use pull::{PullError, Pulled};
+pub use pull::{PullError, PullRequest, Pulled};
 pub use push::{PushError, PushEvent, PushObserver, PushedImage};
 pub use remove::{RemoveError, Removed, TagImageError};
 pub use rework::ReworkError;
-pub use save::{SaveError, SaveItem};
+pub use save::{SaveError, SaveItem, SaveRequest};
 pub use travel::TravelError;
+pub use variants::{Variant, VariantError};

@@ -1,35 +1,30 @@
 //! Archives coming in. Every file of the tar becomes a blob as it passes by, whatever order they come in;
 //! then the documents among them say what the rest is.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod files;
+
+use std::collections::BTreeSet;
 use std::io::{self, Read};
-use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use dhow_layer::{Compression, Decompressor};
-use dhow_oci::{
-    Descriptor, Digest, Document, DocumentError, ImageConfig, Index, Manifest, Reference, media_type,
-};
+use dhow_oci::{Descriptor, Digest, ImageConfig, Index, Platform, Reference, media_type};
 use dhow_store::{
-    Begun, Blob, CommitError, DatabaseError, Expected, ImageName, IngestError, Lease, PutImageError,
-    ReadError, Sealed, SyncBefore,
+    Blob, CommitError, DatabaseError, ImageName, ImageRecord, IngestError, Lease, LeaseError, PutImageError,
+    ReadError,
 };
 
 use crate::archive::{
-    DOCKER_MANIFEST, DOCUMENT_BYTES_MAX, DockerItem, IMAGE_NAME, OCI_INDEX, REF_NAME, blob_path,
+    DOCKER_MANIFEST, DOCKER_REPOSITORIES, DOCUMENT_BYTES_MAX, DockerItem, IMAGE_NAME, OCI_INDEX, REF_NAME,
 };
-use crate::images::CONFIG_BYTES_MAX;
-use crate::install::{Install, InstallError, Stack};
-use crate::{Images, PullObserver, SaveImageError};
+use crate::closure::{Closure, Leaf};
+use crate::{Images, PullObserver, ReadImageError, VariantError, artifact};
+use files::Files;
 
 /// Files in an archive.
 const FILES_MAX: usize = 100_000;
 /// Links that lead to links: old archives have one level of them.
 const LINKS_MAX: usize = 8;
-/// How long another process may take to write a blob of the archive.
-const OTHER_PROCESS_WAIT: Duration = Duration::from_secs(60 * 60);
-/// How deep indexes may nest.
-const INDEX_DEPTH_MAX: usize = 4;
 
 /// Why images were not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +35,12 @@ pub enum LoadError {
     /// It is no archive of images.
     #[error("the archive has neither {DOCKER_MANIFEST} nor {OCI_INDEX}")]
     NoImages,
+    /// It is in the format of the first dockers.
+    #[error(
+        "the archive has {DOCKER_REPOSITORIES} but no {DOCKER_MANIFEST}: it was written by a docker before 1.10, \
+         load it there and save it with a later one"
+    )]
+    TooOld,
     /// It has more files than any archive of images.
     #[error("the archive has more than {FILES_MAX} files")]
     TooMany,
@@ -57,23 +58,21 @@ pub enum LoadError {
         /// Why.
         source: serde_json::Error,
     },
-    /// One of its manifests is malformed.
-    #[error("manifest {digest} in the archive cannot be used")]
-    Manifest {
-        /// The manifest.
-        digest: Digest,
-        /// Why.
-        source: Box<DocumentError>,
-    },
-    /// A manifest and a configuration contradict each other.
-    #[error("the archive lists {layers} layers for image {id} and its configuration {diff_ids}")]
-    LayerCount {
+    /// Something that an image is made of is neither in the archive nor here.
+    #[error("{root} in the archive is not whole: {missing} is missing")]
+    Incomplete {
         /// The image.
-        id: Digest,
-        /// Layers in the archive.
-        layers: usize,
-        /// Layers in the configuration.
-        diff_ids: usize,
+        root: Digest,
+        /// The first thing that is missing.
+        missing: Box<Digest>,
+    },
+    /// The archive does not have an image for a platform that was asked for. The words are Docker's.
+    #[error("image with reference {name} was found but does not provide the specified platform ({wanted})")]
+    Platform {
+        /// The image.
+        name: String,
+        /// The platform.
+        wanted: Box<Platform>,
     },
     /// A blob is not what its path says.
     #[error("{path} in the archive")]
@@ -92,17 +91,15 @@ pub enum LoadError {
     /// What was stored cannot be read.
     #[error(transparent)]
     Store(#[from] ReadError),
-    /// The layers were not installed.
-    #[error("cannot install image {id}")]
-    Install {
-        /// The image.
-        id: Digest,
-        /// Why.
-        source: Box<InstallError>,
-    },
-    /// An image could not be recorded.
+    /// An image was not installed.
     #[error(transparent)]
-    Record(#[from] SaveImageError),
+    Install(#[from] VariantError),
+    /// An image cannot be used.
+    #[error(transparent)]
+    Config(#[from] ReadImageError),
+    /// The images could not be protected from gc.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// An image could not be recorded.
     #[error(transparent)]
     Put(#[from] PutImageError),
@@ -120,111 +117,69 @@ pub struct Loaded {
     pub names: Vec<Reference>,
 }
 
-/// The files of an archive.
-#[derive(Default)]
-struct Files {
-    blobs: BTreeMap<PathBuf, Blob>,
-    links: BTreeMap<PathBuf, PathBuf>,
+/// Where an archive is.
+pub enum LoadSource<'a> {
+    /// A tar, compressed or not.
+    Archive(Box<dyn Read + 'a>),
+    /// A folder with the same files.
+    Folder(&'a Path),
 }
 
-/// An image in an archive.
-struct Item {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-    /// If the archive has it.
-    manifest: Option<Descriptor>,
-    names: Vec<Reference>,
+/// An image in an archive, with its names.
+enum Item {
+    /// With the manifest or index it came by.
+    Oci(Box<Closure>, Vec<Reference>),
+    /// With a configuration and layers only.
+    Docker { config: Digest, layers: Vec<Descriptor>, names: Vec<Reference> },
 }
 
 impl Images {
-    /// Reads an archive of images, compressed or not, and installs them under their names. `now` is the
-    /// time, in seconds since 1970.
+    /// Reads an archive of images and installs them under their names: of those for several platforms the one
+    /// for this machine, while the others are kept as they travel. With `platforms` only those are taken.
+    /// `now` is the time, in seconds since 1970.
     pub fn load(
         &self,
-        input: impl Read,
+        source: LoadSource<'_>,
+        platforms: &[Platform],
         lease: &Lease,
         now: i64,
         observer: &PullObserver<'_>,
     ) -> Result<Vec<Loaded>, LoadError> {
-        let files = self.read_archive(input, lease)?;
-        let items = self.items(&files)?;
-        items.iter().map(|item| self.install_item(item, lease, now, observer)).collect()
-    }
-
-    fn read_archive(&self, input: impl Read, lease: &Lease) -> Result<Files, LoadError> {
-        let mut files = Files::default();
-        let mut sealed = Vec::new();
-        let mut archive = tar::Archive::new(Decompressor::new(input)?);
-        for (number, entry) in archive.entries()?.enumerate() {
-            let mut entry = entry?;
-            if number >= FILES_MAX {
-                return Err(LoadError::TooMany);
-            }
-            let path = plain(&entry.path()?);
-            match entry.header().entry_type() {
-                tar::EntryType::Regular | tar::EntryType::Continuous => {
-                    let size_bytes = entry.size();
-                    let (blob, new) = self.ingest_file(&path, size_bytes, &mut entry, lease)?;
-                    files.blobs.insert(path, blob);
-                    sealed.extend(new);
-                }
-                kind @ (tar::EntryType::Symlink | tar::EntryType::Link) => {
-                    if let Some(target) = entry.link_name()? {
-                        let base = path.parent().filter(|_| kind.is_symlink()).unwrap_or(Path::new(""));
-                        files.links.insert(path.clone(), plain(&base.join(target)));
-                    }
-                }
-                // Folders say nothing, and nothing else belongs there.
-                _ => {}
-            }
-        }
-        self.store().content().publish(sealed, SyncBefore::Files)?;
-        Ok(files)
-    }
-
-    /// Stores a file. One whose path is its digest has to be what its path says.
-    fn ingest_file(
-        &self,
-        path: &Path,
-        size_bytes: u64,
-        file: &mut dyn Read,
-        lease: &Lease,
-    ) -> Result<(Blob, Option<Sealed>), LoadError> {
-        let content = self.store().content();
-        let mut ingest = match digest_in(path) {
-            None => content.ingest(lease)?,
-            Some(digest) => {
-                let expected = Expected { digest, size_bytes };
-                match content.ingest_expected(lease, expected, OTHER_PROCESS_WAIT)? {
-                    Begun::Present(blob) => return Ok((blob, None)),
-                    Begun::Ingest(ingest) => *ingest,
-                }
-            }
+        let files = match source {
+            LoadSource::Archive(input) => self.read_archive(input, lease)?,
+            LoadSource::Folder(folder) => self.read_folder(folder, lease)?,
         };
-        if ingest.offset() > 0 {
-            ingest.restart()?;
+        let mut loaded = Vec::new();
+        for item in self.items(&files, lease)? {
+            let (record, names) = match item {
+                Item::Oci(closure, names) => {
+                    (self.install_closure(&closure, &names, platforms, lease, observer)?, names)
+                }
+                Item::Docker { config, layers, names } => {
+                    (self.install_docker(config, &layers, &names, platforms, lease, observer)?, names)
+                }
+            };
+            self.enter(&record, &names, now)?;
+            loaded.push(Loaded { id: record.id, names });
         }
-        io::copy(file, &mut ingest)?;
-        let sealed = ingest
-            .seal()
-            .map_err(|source| LoadError::Blob { path: shown(path), source: Box::new(source) })?;
-        Ok((sealed.blob(), Some(sealed)))
+        Ok(loaded)
     }
 
-    fn items(&self, files: &Files) -> Result<Vec<Item>, LoadError> {
+    fn items(&self, files: &Files, lease: &Lease) -> Result<Vec<Item>, LoadError> {
         let index: Option<Index> = self.listing(files, OCI_INDEX)?;
-        let mut manifests = Vec::new();
-        if let Some(index) = &index {
-            self.manifests_in(files, index, None, INDEX_DEPTH_MAX, &mut manifests)?;
-        }
         let docker: Option<Vec<DockerItem>> = self.listing(files, DOCKER_MANIFEST)?;
-        match (docker, index) {
-            (Some(docker), _) => {
-                docker.iter().map(|item| self.docker_item(files, item, &manifests)).collect()
-            }
-            (None, Some(_)) => Ok(joined(manifests)),
-            (None, None) => Err(LoadError::NoImages),
+        if index.is_none() && docker.is_none() {
+            let is_old = files.find(DOCKER_REPOSITORIES).is_some();
+            return Err(if is_old { LoadError::TooOld } else { LoadError::NoImages });
         }
+        let mut items = Vec::new();
+        for entry in index.iter().flat_map(|index| &index.manifests) {
+            self.add_entry(entry, &mut items, lease)?;
+        }
+        for item in docker.iter().flatten() {
+            self.add_docker(files, item, &mut items)?;
+        }
+        Ok(items)
     }
 
     /// One of the two documents that list images.
@@ -239,53 +194,38 @@ impl Images {
         value.map(Some).map_err(|source| LoadError::Json { path: path.to_owned(), source })
     }
 
-    /// The images below an index of which all bytes are there. Attestations and other platforms are not.
-    fn manifests_in(
-        &self,
-        files: &Files,
-        index: &Index,
-        name: Option<&Reference>,
-        depth: usize,
-        found: &mut Vec<Item>,
-    ) -> Result<(), LoadError> {
-        for entry in &index.manifests {
-            let own = name_of(entry);
-            let name = own.as_ref().or(name);
-            let Some(bytes) = self.small_blob(files, &entry.digest)? else { continue };
-            let document = Document::parse(Some(&entry.media_type), &bytes)
-                .map_err(|source| LoadError::Manifest { digest: entry.digest, source: Box::new(source) })?;
-            match document {
-                Document::Manifest(manifest) if is_whole(files, &manifest) => {
-                    let names = name.cloned().into_iter().collect();
-                    let descriptor = Descriptor::new(entry.media_type.clone(), entry.digest, entry.size);
-                    let Manifest { config, layers, .. } = *manifest;
-                    found.push(Item { config, layers, manifest: Some(descriptor), names });
-                }
-                Document::Index(index) if depth > 0 => {
-                    self.manifests_in(files, &index, name, depth - 1, found)?;
-                }
-                _ => {}
+    /// An entry of the OCI half. Several entries may be names of one image.
+    fn add_entry(&self, entry: &Descriptor, items: &mut Vec<Item>, lease: &Lease) -> Result<(), LoadError> {
+        let name = name_of(entry);
+        let known = items.iter_mut().find_map(|item| match item {
+            Item::Oci(closure, names) if closure.root.digest == entry.digest => Some(names),
+            _ => None,
+        });
+        match known {
+            Some(names) => names.extend(name.filter(|name| !names.contains(name))),
+            None => {
+                let root = Descriptor { annotations: Default::default(), ..entry.clone() };
+                let closure = self.leased_closure(&root, lease)?;
+                items.push(Item::Oci(Box::new(closure), name.into_iter().collect()));
             }
         }
         Ok(())
     }
 
-    fn small_blob(&self, files: &Files, digest: &Digest) -> Result<Option<Vec<u8>>, LoadError> {
-        match files.find(&blob_path(digest)) {
-            Some(_) => Ok(Some(self.store().content().read_bounded(digest, DOCUMENT_BYTES_MAX)?)),
-            None => Ok(None),
-        }
-    }
-
-    /// An image of `manifest.json`, with the manifest that the OCI half of the archive has for it.
-    fn docker_item(&self, files: &Files, item: &DockerItem, manifests: &[Item]) -> Result<Item, LoadError> {
+    /// An image of `manifest.json`, whose manifest the OCI half of the archive may have.
+    fn add_docker(&self, files: &Files, item: &DockerItem, items: &mut Vec<Item>) -> Result<(), LoadError> {
         let missing = |path: &String| LoadError::Missing { path: path.clone() };
         let config = files.find(&item.config).ok_or_else(|| missing(&item.config))?;
-        let names = item.repo_tags.iter().flatten().filter_map(|name| name.parse().ok()).collect();
-        if let Some(known) = manifests.iter().find(|known| known.config.digest == config.digest) {
-            let Item { config, layers, manifest, .. } = known;
-            let (config, layers, manifest) = (config.clone(), layers.clone(), manifest.clone());
-            return Ok(Item { config, layers, manifest, names });
+        let own = item.repo_tags.iter().flatten().filter_map(|name| name.parse::<Reference>().ok());
+        let is_it = |leaf: &Leaf| leaf.written.manifest.config.digest == config.digest;
+        for known in items.iter_mut() {
+            if let Item::Oci(closure, names) = known
+                && closure.leaves.iter().any(is_it)
+            {
+                let held: BTreeSet<Reference> = names.iter().cloned().collect();
+                names.extend(own.filter(|name| !held.contains(name)));
+                return Ok(());
+            }
         }
         let layer = |path: &String| {
             let blob = files.find(path).ok_or_else(|| missing(path))?;
@@ -293,8 +233,8 @@ impl Images {
             Ok(Descriptor::new(media_type, blob.digest, blob.size_bytes))
         };
         let layers = item.layers.iter().map(layer).collect::<Result<_, LoadError>>()?;
-        let config = Descriptor::new(media_type::OCI_CONFIG, config.digest, config.size_bytes);
-        Ok(Item { config, layers, manifest: None, names })
+        items.push(Item::Docker { config: config.digest, layers, names: own.collect() });
+        Ok(())
     }
 
     fn media_type(&self, blob: &Blob) -> Result<&'static str, LoadError> {
@@ -306,77 +246,78 @@ impl Images {
         })
     }
 
-    fn install_item(
+    /// Installs what an entry of the OCI half stands for.
+    fn install_closure(
         &self,
-        item: &Item,
+        closure: &Closure,
+        names: &[Reference],
+        platforms: &[Platform],
         lease: &Lease,
-        now: i64,
         observer: &PullObserver<'_>,
-    ) -> Result<Loaded, LoadError> {
-        let id = item.config.digest;
-        let bytes = self.store().content().read_bounded(&id, CONFIG_BYTES_MAX)?;
-        let config: ImageConfig = serde_json::from_slice(&bytes)
-            .map_err(|source| LoadError::Json { path: format!("configuration {id}"), source })?;
-        let (layers, diff_ids) = (item.layers.len(), config.rootfs.diff_ids.len());
-        if layers != diff_ids {
-            return Err(LoadError::LayerCount { id, layers, diff_ids });
+    ) -> Result<ImageRecord, LoadError> {
+        let mut wanted: Vec<&Leaf> = Vec::new();
+        for platform in platforms {
+            let leaf = closure.select(platform).filter(|leaf| leaf.is_whole());
+            let name = || names.first().map_or_else(|| closure.root.digest.to_string(), Reference::familiar);
+            wanted.push(
+                leaf.ok_or_else(|| LoadError::Platform { name: name(), wanted: Box::new(platform.clone()) })?,
+            );
         }
-        let absent = |layer: &Descriptor, _| -> io::Result<Box<dyn Read + Send>> {
-            Err(io::Error::new(io::ErrorKind::NotFound, format!("{} is not in the archive", layer.digest)))
+        if platforms.is_empty() {
+            wanted = closure.images().collect();
+        }
+        let host = Platform::host();
+        let runs_here = |leaf: &&&Leaf| leaf.platform.as_ref().is_some_and(|known| known.runs_on(&host));
+        let Some(chosen) = wanted.iter().find(runs_here).or(wanted.first()) else {
+            let whole = closure.leaves.iter().find(|leaf| leaf.is_whole());
+            let mut record = artifact::record(whole.ok_or_else(|| incomplete(closure))?, &closure.root);
+            record.blobs.extend(closure.digests());
+            return Ok(record);
         };
-        let install = Install { images: self, lease, open: &absent, observer };
-        let stack = Stack::new(&item.layers, &config.rootfs.diff_ids);
-        install.run(&stack).map_err(|source| LoadError::Install { id, source: Box::new(source) })?;
-        let mut record = self.record(id, &config, lease)?;
-        record.target = item.manifest.clone();
+        let mut record = self.install_leaf(chosen, &closure.root, lease, observer)?;
+        match platforms {
+            [] => record.blobs.extend(closure.digests()),
+            _ => record.blobs.extend(wanted.iter().flat_map(|leaf| leaf.digests())),
+        }
+        record.blobs.extend(closure.indexes.iter().map(|(index, _)| index.digest));
+        Ok(record)
+    }
+
+    /// Installs an image of which only `manifest.json` knows.
+    fn install_docker(
+        &self,
+        id: Digest,
+        layers: &[Descriptor],
+        names: &[Reference],
+        platforms: &[Platform],
+        lease: &Lease,
+        observer: &PullObserver<'_>,
+    ) -> Result<ImageRecord, LoadError> {
+        let config: ImageConfig = self.config(&id)?;
+        if let Some(wanted) = platforms.iter().find(|wanted| !config.platform().runs_on(wanted)) {
+            let name = names.first().map_or_else(|| id.to_string(), Reference::familiar);
+            return Err(LoadError::Platform { name, wanted: Box::new(wanted.clone()) });
+        }
+        Ok(self.install_kept(&config, id, layers, lease, observer)?)
+    }
+
+    fn enter(&self, record: &ImageRecord, names: &[Reference], now: i64) -> Result<(), LoadError> {
         let name = |reference: &Reference| ImageName {
             reference: reference.clone().or_latest().to_string(),
-            manifest: item.manifest.as_ref().map(|manifest| manifest.digest),
+            manifest: record.target.as_ref().map(|target| target.digest),
             tagged_at: now,
         };
-        let names: Vec<ImageName> = item.names.iter().map(name).collect();
-        self.store().images().put(&record, &names, &[])?;
-        Ok(Loaded { id, names: item.names.clone() })
+        let names: Vec<ImageName> = names.iter().map(name).collect();
+        self.store().images().put(record, &names, &[])?;
+        Ok(())
     }
 }
 
-impl Files {
-    fn find(&self, path: &str) -> Option<Blob> {
-        let mut path = plain(Path::new(path));
-        for _ in 0..LINKS_MAX {
-            if let Some(blob) = self.blobs.get(&path) {
-                return Some(*blob);
-            }
-            path = self.links.get(&path)?.clone();
-        }
-        None
-    }
-}
-
-fn is_whole(files: &Files, manifest: &Manifest) -> bool {
-    let known = [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG];
-    let mut parts = manifest.layers.iter().chain([&manifest.config]);
-    known.contains(&manifest.config.media_type.as_str())
-        && manifest.artifact_type.is_none()
-        && parts.all(|part| files.find(&blob_path(&part.digest)).is_some())
-}
-
-/// One item per image, with the names of all its entries.
-fn joined(items: Vec<Item>) -> Vec<Item> {
-    let mut joined: Vec<Item> = Vec::new();
-    let mut seen = BTreeSet::new();
-    for item in items {
-        match joined.iter_mut().find(|known| known.config.digest == item.config.digest) {
-            Some(known) => {
-                known.names.extend(item.names.into_iter().filter(|name| seen.insert(name.clone())))
-            }
-            None => {
-                seen.extend(item.names.iter().cloned());
-                joined.push(item);
-            }
-        }
-    }
-    joined
+fn incomplete(closure: &Closure) -> LoadError {
+    let missing =
+        closure.absent.first().or_else(|| closure.leaves.iter().find_map(|leaf| leaf.missing.first()));
+    let root = closure.root.digest;
+    LoadError::Incomplete { root, missing: Box::new(missing.map_or(root, |part| part.digest)) }
 }
 
 /// The name in an entry's annotations. A lone tag is no name.
@@ -384,27 +325,4 @@ fn name_of(entry: &Descriptor) -> Option<Reference> {
     let full = |text: &&String| text.contains(['/', ':']);
     let text = entry.annotations.get(IMAGE_NAME).or_else(|| entry.annotations.get(REF_NAME).filter(full));
     text?.parse().ok()
-}
-
-/// The digest that a path in an image layout stands for.
-fn digest_in(path: &Path) -> Option<Digest> {
-    let (algorithm, hex) = path.strip_prefix("blobs").ok()?.to_str()?.split_once('/')?;
-    format!("{algorithm}:{hex}").parse().ok()
-}
-
-/// A path without `.` and `..`, which is only ever used as a key.
-fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => plain.push(name),
-            Component::ParentDir => drop(plain.pop()),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    plain
-}
-
-fn shown(path: &Path) -> String {
-    path.display().to_string()
 }

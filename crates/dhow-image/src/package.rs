@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use dhow_oci::{Descriptor, DiffId, Digest, Document, ImageConfig, Index, Platform, Reference, media_type};
-use dhow_store::{Image, ImageName, ImageRecord, Lease, RepoDigest};
+use dhow_oci::{Descriptor, DiffId, Digest, ImageConfig, Index, Platform, Reference, media_type};
+use dhow_store::{ImageName, ImageRecord, Lease, RepoDigest};
 
 use crate::form::{Dialect, LayerForm};
-use crate::images::CONFIG_BYTES_MAX;
 use crate::travel::WrittenManifest;
 use crate::{Created, Images, SaveImageError, TravelError};
 
@@ -135,32 +134,6 @@ impl Images {
         let annotations = notes(options, AnnotationLevel::IndexDescriptor, None);
         let root = Descriptor { annotations, ..descriptor.clone() };
         Ok(Package { images, index: Some((descriptor, bytes)), root })
-    }
-
-    /// The images of several platforms that an image is recorded with, if all that they are made of is here.
-    pub(crate) fn whole_package(&self, image: &Image) -> Option<Package> {
-        let target = image.record.target.as_ref()?;
-        let (bytes, Document::Index(index)) = self.document(target)? else { return None };
-        let images: Option<Vec<Packed>> = index.manifests.iter().map(|entry| self.whole(entry)).collect();
-        let root = target.clone();
-        Some(Package {
-            images: images.filter(|images| !images.is_empty())?,
-            index: Some((root.clone(), bytes)),
-            root,
-        })
-    }
-
-    fn whole(&self, entry: &Descriptor) -> Option<Packed> {
-        let (bytes, Document::Manifest(manifest)) = self.document(entry)? else { return None };
-        let content = self.store().content();
-        let config = content.read_bounded(&manifest.config.digest, CONFIG_BYTES_MAX).ok()?;
-        let read: ImageConfig = serde_json::from_slice(&config).ok()?;
-        let diff_ids = read.rootfs.diff_ids.clone();
-        let here = |layer: &Descriptor| matches!(content.find(&layer.digest), Ok(Some(_)));
-        let is_whole = manifest.layers.iter().all(here) && manifest.layers.len() == diff_ids.len();
-        let platform = entry.platform.clone().unwrap_or_else(|| read.platform());
-        let manifest = WrittenManifest { descriptor: entry.clone(), bytes, manifest: *manifest };
-        is_whole.then_some(Packed { platform, diff_ids, config, manifest })
     }
 
     fn packed_layers(

@@ -1,24 +1,26 @@
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::time::Duration;
 
 use dhow_oci::{
-    Descriptor, Digest, Document, DocumentError, ImageConfig, MANIFEST_BYTES_MAX, Manifest, Platform,
-    Reference, media_type,
+    Descriptor, Digest, Document, DocumentError, ImageConfig, Index, MANIFEST_BYTES_MAX, Manifest, Platform,
+    Reference,
 };
 use dhow_registry::{Client, RegistryError, VerifyingReader};
 use dhow_store::{
-    AcquireError, Begun, CommitError, DatabaseError, Expected, Image, ImageName, Lease, PutBlobError,
+    AcquireError, DatabaseError, Image, ImageName, ImageRecord, Lease, LeaseError, PutBlobError,
     PutImageError, ReadError, RepoDigest,
 };
 
+use crate::artifact;
+use crate::closure::{DOCUMENTS_MAX, INDEX_DEPTH_MAX};
 use crate::images::CONFIG_BYTES_MAX;
 use crate::install::{Install, InstallError, Stack};
+use crate::rest::Fetch;
+use crate::travel::WrittenManifest;
 use crate::{Images, PullEvent, PullObserver, SaveImageError};
 
-/// How long another process may take to write a manifest or a configuration.
-const OTHER_PROCESS_WAIT: Duration = Duration::from_secs(60);
-/// How deep indexes may nest.
-const INDEX_DEPTH_MAX: usize = 4;
+/// How long another process may take to write what we want as well.
+pub(crate) const OTHER_PROCESS_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// Why an image was not pulled. What was here before is untouched.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +46,10 @@ pub enum PullError {
         /// What it says it is.
         media_type: String,
     },
-    /// Indexes within indexes.
-    #[error("{reference}: indexes are nested more than {INDEX_DEPTH_MAX} deep")]
+    /// Indexes within indexes, or more of them than anybody needs.
+    #[error(
+        "{reference}: indexes are nested more than {INDEX_DEPTH_MAX} deep, or list more than {DOCUMENTS_MAX}"
+    )]
     Nested {
         /// The image.
         reference: String,
@@ -110,6 +114,9 @@ pub enum PullError {
     /// The store could not be asked.
     #[error(transparent)]
     Acquire(#[from] AcquireError),
+    /// It could not be protected from gc.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// The image could not be recorded.
     #[error(transparent)]
     Record(#[from] SaveImageError),
@@ -132,16 +139,51 @@ pub struct Pulled {
     pub is_new: bool,
 }
 
+impl PullError {
+    /// Reading a reply ended before its time.
+    pub(crate) fn interrupted(reference: &Reference, error: std::io::Error) -> PullError {
+        let why = error.to_string();
+        error.downcast::<RegistryError>().map_or_else(
+            |_| {
+                let (registry, subject) = (reference.registry().to_owned(), reference.familiar());
+                let action = dhow_registry::Action::Pull;
+                PullError::Registry(RegistryError::BadReply { registry, action, subject, why })
+            },
+            PullError::Registry,
+        )
+    }
+}
+
+/// What of a reference is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct PullRequest<'a> {
+    /// What stands for one image, or for one per platform.
+    pub reference: &'a Reference,
+    /// The one to install.
+    pub platform: &'a Platform,
+    /// Whether to fetch the others as well, and whatever else the index lists. They are kept as they travel.
+    pub all_platforms: bool,
+}
+
 /// One pull.
 struct Pull<'a> {
     images: &'a Images,
     client: &'a Client,
     reference: &'a Reference,
     platform: &'a Platform,
-    /// Whether the reference means this image from then on.
-    takes_name: bool,
+    all_platforms: bool,
+    use_: Use,
     lease: &'a Lease,
     observer: &'a PullObserver<'a>,
+}
+
+/// What an image is pulled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// The reference means it from then on. Artifacts will do.
+    Keep,
+    /// To be run or built upon; whether the reference means it from then on.
+    Run { takes_name: bool },
 }
 
 impl Images {
@@ -150,29 +192,27 @@ impl Images {
     pub fn pull(
         &self,
         client: &Client,
-        reference: &Reference,
-        platform: &Platform,
+        request: &PullRequest<'_>,
         lease: &Lease,
         now: i64,
         observer: &PullObserver<'_>,
     ) -> Result<Pulled, PullError> {
-        self.pull_for(client, reference, platform, true, lease, now, observer)
+        self.pull_for(client, request, Use::Keep, lease, now, observer)
     }
 
-    /// The same, for somebody to whom the name does not matter if not `takes_name`.
-    #[allow(clippy::too_many_arguments, reason = "each is one thing the caller decides")]
+    /// The same for a certain use.
     pub(crate) fn pull_for(
         &self,
         client: &Client,
-        reference: &Reference,
-        platform: &Platform,
-        takes_name: bool,
+        request: &PullRequest<'_>,
+        use_: Use,
         lease: &Lease,
         now: i64,
         observer: &PullObserver<'_>,
     ) -> Result<Pulled, PullError> {
-        let reference = &reference.clone().or_latest();
-        let pull = Pull { images: self, client, reference, platform, takes_name, lease, observer };
+        let reference = &request.reference.clone().or_latest();
+        let PullRequest { platform, all_platforms, .. } = *request;
+        let pull = Pull { images: self, client, reference, platform, all_platforms, use_, lease, observer };
         pull.run(now)
     }
 
@@ -185,8 +225,10 @@ impl Images {
         lease: &Lease,
     ) -> Result<ImageConfig, PullError> {
         let reference = &reference.clone().or_latest();
+        let use_ = Use::Run { takes_name: false };
+        let observer = &|_: &PullEvent| {};
         let pull =
-            Pull { images: self, client, reference, platform, lease, takes_name: false, observer: &|_| {} };
+            Pull { images: self, client, reference, platform, all_platforms: false, use_, lease, observer };
         let found = pull.descend()?;
         Ok(pull.parsed_config(&found.manifest)?.1)
     }
@@ -200,10 +242,23 @@ struct Found {
     manifest: Manifest,
 }
 
+impl Found {
+    /// The manifest itself.
+    fn own(&self) -> &Descriptor {
+        let (descriptor, _) = self.documents.last().expect("the manifest itself is among the documents");
+        descriptor
+    }
+}
+
 impl Pull<'_> {
     fn run(&self, now: i64) -> Result<Pulled, PullError> {
-        let Found { target, documents, manifest } = self.descend()?;
-        self.finish(&target, &documents, &manifest, now)
+        let found = self.descend()?;
+        let record = match found.manifest.is_image() || self.use_ != Use::Keep {
+            true => self.install(&found)?,
+            false => self.keep(&found)?,
+        };
+        let record = if self.all_platforms { self.with_the_rest(&found, record)? } else { record };
+        self.record(&found, record, now)
     }
 
     fn descend(&self) -> Result<Found, PullError> {
@@ -217,8 +272,8 @@ impl Pull<'_> {
             match parsed {
                 Document::Manifest(manifest) => return Ok(Found { target, documents, manifest: *manifest }),
                 Document::Index(index) => {
-                    let entry = index.select(self.platform).ok_or_else(|| self.no_platform(&index))?;
-                    descriptor = entry.clone();
+                    let entry = index.select(self.platform).or_else(|| self.any_image(&index));
+                    descriptor = entry.ok_or_else(|| self.no_platform(&index))?.clone();
                     document = self.manifest(&descriptor)?;
                 }
             }
@@ -226,7 +281,13 @@ impl Pull<'_> {
         Err(PullError::Nested { reference: self.reference.familiar() })
     }
 
-    fn no_platform(&self, index: &dhow_oci::Index) -> PullError {
+    /// Who wants all platforms gets one installed in any case.
+    fn any_image<'i>(&self, index: &'i Index) -> Option<&'i Descriptor> {
+        let runs = |entry: &&Descriptor| entry.platform.as_ref().is_none_or(|known| known.os != "unknown");
+        if self.all_platforms { index.manifests.iter().find(runs) } else { None }
+    }
+
+    fn no_platform(&self, index: &Index) -> PullError {
         let (reference, wanted) = (self.reference.familiar(), Box::new(self.platform.clone()));
         let mut offered = index.platforms();
         if offered.is_empty() {
@@ -241,24 +302,6 @@ impl Pull<'_> {
             digest: descriptor.digest,
             source: Box::new(source),
         })
-    }
-
-    /// Stores a document under the digest it is known by, whatever its algorithm.
-    fn put(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), PullError> {
-        self.try_put(descriptor, bytes)
-            .map_err(|source| PullError::Blob { reference: self.reference.familiar(), source })
-    }
-
-    fn try_put(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), PutBlobError> {
-        let (content, expected) = (self.images.store().content(), Expected::from(descriptor));
-        let Begun::Ingest(mut ingest) = content.ingest_expected(self.lease, expected, OTHER_PROCESS_WAIT)?
-        else {
-            return Ok(());
-        };
-        let failed = |source| CommitError::Io { path: content.path(&descriptor.digest), source };
-        ingest.restart().and_then(|()| ingest.write_all(bytes)).map_err(failed)?;
-        ingest.commit()?;
-        Ok(())
     }
 
     fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>, PullError> {
@@ -281,30 +324,18 @@ impl Pull<'_> {
         let reader = self.client.fetch_blob(self.reference, descriptor, 0)?;
         let mut bytes = Vec::new();
         let read = VerifyingReader::new(reader, descriptor).read_to_end(&mut bytes);
-        read.map_err(|error| self.interrupted(error))?;
+        read.map_err(|error| PullError::interrupted(self.reference, error))?;
         Ok(bytes)
     }
 
-    fn interrupted(&self, error: std::io::Error) -> PullError {
-        let why = error.to_string();
-        error.downcast::<RegistryError>().map_or_else(
-            |_| {
-                let (registry, subject) = (self.reference.registry().to_owned(), self.reference.familiar());
-                let action = dhow_registry::Action::Pull;
-                PullError::Registry(RegistryError::BadReply { registry, action, subject, why })
-            },
-            PullError::Registry,
-        )
+    fn fetch(&self) -> Fetch<'_> {
+        let Pull { images, client, reference, lease, observer, .. } = *self;
+        Fetch { images, client, reference, lease, observer }
     }
 
     /// Installs the one image that a manifest describes.
-    fn finish(
-        &self,
-        target: &Descriptor,
-        documents: &[(Descriptor, Vec<u8>)],
-        manifest: &Manifest,
-        now: i64,
-    ) -> Result<Pulled, PullError> {
+    fn install(&self, found: &Found) -> Result<ImageRecord, PullError> {
+        let manifest = &found.manifest;
         let (bytes, config) = self.parsed_config(manifest)?;
         self.check_layers(manifest, &config)?;
         self.check_platform(&config);
@@ -317,10 +348,34 @@ impl Pull<'_> {
         let stack = Stack::new(&manifest.layers, &config.rootfs.diff_ids);
         install.run(&stack).map_err(|error| self.not_installed(error))?;
         // Only now: a pull that fails leaves nothing but bytes to continue from.
-        documents.iter().try_for_each(|(descriptor, document)| self.put(descriptor, document))?;
-        self.put(&manifest.config, &bytes)?;
-        let (descriptor, _) = documents.last().expect("the manifest itself is among the documents");
-        self.record(target, descriptor, manifest, &config, now)
+        self.put_documents(found)?;
+        self.fetch().put(&manifest.config, &bytes)?;
+        let mut record = self.images.record(manifest.config.digest, &config, self.lease)?;
+        record.target = Some(found.target.clone());
+        record.blobs.insert(found.own().digest);
+        Ok(record)
+    }
+
+    /// Keeps an artifact as it is.
+    fn keep(&self, found: &Found) -> Result<ImageRecord, PullError> {
+        self.fetch().parts(&found.manifest)?;
+        self.put_documents(found)?;
+        let (descriptor, bytes) = found.documents.last().expect("the manifest is among the documents");
+        let (descriptor, bytes, manifest) = (descriptor.clone(), bytes.clone(), found.manifest.clone());
+        let leaf = self.images.leaf(WrittenManifest { descriptor, bytes, manifest });
+        Ok(artifact::record(&leaf, &found.target))
+    }
+
+    fn put_documents(&self, found: &Found) -> Result<(), PullError> {
+        found.documents.iter().try_for_each(|(descriptor, document)| self.fetch().put(descriptor, document))
+    }
+
+    /// Fetches what else the index lists, and has the record keep it.
+    fn with_the_rest(&self, found: &Found, mut record: ImageRecord) -> Result<ImageRecord, PullError> {
+        let (_, bytes) = found.documents.first().expect("the target is among the documents");
+        self.fetch().below(&found.target, bytes)?;
+        record.blobs.extend(self.images.leased_closure(&found.target, self.lease)?.digests());
+        Ok(record)
     }
 
     fn parsed_config(&self, manifest: &Manifest) -> Result<(Vec<u8>, ImageConfig), PullError> {
@@ -345,13 +400,10 @@ impl Pull<'_> {
     }
 
     fn check_is_image(&self, manifest: &Manifest) -> Result<(), PullError> {
-        const GENERIC: &str = "application/octet-stream";
-        let media_type = &manifest.config.media_type;
-        let known = [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG, GENERIC];
-        if manifest.artifact_type.is_none() && known.contains(&media_type.as_str()) {
+        if manifest.is_image() {
             return Ok(());
         }
-        let media_type = manifest.artifact_type.as_ref().unwrap_or(media_type).clone();
+        let media_type = manifest.artifact_type.as_ref().unwrap_or(&manifest.config.media_type).clone();
         Err(PullError::NotAnImage { reference: self.reference.familiar(), media_type })
     }
 
@@ -374,42 +426,60 @@ impl Pull<'_> {
         }
     }
 
-    fn record(
-        &self,
-        target: &Descriptor,
-        descriptor: &Descriptor,
-        manifest: &Manifest,
-        config: &ImageConfig,
-        now: i64,
-    ) -> Result<Pulled, PullError> {
-        let (store, id) = (self.images.store(), manifest.config.digest);
-        let before = self.images.by_reference(self.reference)?;
-        let mut record = self.images.record(id, config, self.lease)?;
-        record.target = Some(target.clone());
-        record.blobs.insert(descriptor.digest);
+    fn record(&self, found: &Found, record: ImageRecord, now: i64) -> Result<Pulled, PullError> {
+        let store = self.images.store();
+        let target = &found.target;
+        let is_new = !self.is_known(target, &record)?;
         let (registry, repository) = (self.reference.registry(), self.reference.repository());
-        let travelled: Vec<Digest> = manifest.layers.iter().map(|layer| layer.digest).collect();
+        let travelled: Vec<Digest> = found.manifest.layers.iter().map(|layer| layer.digest).collect();
         store.layers().put_sources(&travelled, registry, repository)?;
         let name = |_| ImageName {
             reference: self.reference.to_string(),
             manifest: Some(target.digest),
             tagged_at: now,
         };
+        let takes_name = match self.use_ {
+            Use::Keep => !self.belongs_to_host(found, &record)?,
+            Use::Run { takes_name } => takes_name,
+        };
         // Who asks for a digest gets no tag with it.
-        let names: Vec<ImageName> = self
-            .reference
-            .tag()
-            .filter(|_| self.reference.digest().is_none() && self.takes_name)
-            .map(name)
-            .into_iter()
-            .collect();
+        let tag = self.reference.tag().filter(|_| self.reference.digest().is_none() && takes_name);
+        let names: Vec<ImageName> = tag.map(name).into_iter().collect();
         let repo_digest = RepoDigest { repository: self.reference.name(), digest: target.digest };
         store.images().put(&record, &names, &[repo_digest])?;
+        let id = record.id;
         let image = store
             .images()
             .get(&id)?
             .ok_or_else(|| PutImageError::Missing { id, missing: Box::new(dhow_store::Ref::Image(id)) })?;
-        let is_new = before.is_none_or(|before| before.record.id != id);
         Ok(Pulled { image, digest: target.digest, is_new })
+    }
+
+    /// Whether the reference means this already.
+    fn is_known(&self, target: &Descriptor, record: &ImageRecord) -> Result<bool, PullError> {
+        if self.images.store().images().get(&record.id)?.is_none() {
+            return Ok(false);
+        }
+        let name = self.reference.to_string();
+        Ok(self.images.by_reference(self.reference)?.is_some_and(|held| {
+            let root = self.images.root_of(&held, Some(&name));
+            held.record.id == record.id || root.is_some_and(|root| root.digest == target.digest)
+        }))
+    }
+
+    /// Whether the name stands for the same index already and leads to its image for this machine: then it
+    /// goes on doing so, and the image of another platform is found through the index.
+    fn belongs_to_host(&self, found: &Found, record: &ImageRecord) -> Result<bool, PullError> {
+        let host = Platform::host();
+        let Some(held) = self.images.by_reference(self.reference)? else { return Ok(false) };
+        let name = self.reference.to_string();
+        let is_same_index = self.images.root_of(&held, Some(&name)).is_some_and(|root| {
+            root.digest == found.target.digest && found.target.digest != found.own().digest
+        });
+        let runs_here = |config: ImageConfig| config.platform().runs_on(&host);
+        Ok(is_same_index
+            && held.record.id != record.id
+            && self.images.config(&held.record.id).is_ok_and(runs_here)
+            && !self.images.config(&record.id).is_ok_and(runs_here))
     }
 }

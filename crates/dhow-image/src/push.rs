@@ -1,14 +1,15 @@
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read};
 
-use dhow_oci::{Descriptor, DiffId, Digest, Reference, media_type};
+use dhow_oci::{Descriptor, DiffId, Digest, Platform, Reference, media_type};
 use dhow_registry::{Client, Pushed, RegistryError};
 use dhow_store::{DatabaseError, Image, Lease, LeaseError, PutBlobError, PutImageError, Ref, RepoDigest};
 
+use crate::closure::{Closure, Leaf, is_document};
 use crate::form::{Dialect, LayerForm};
 use crate::package::{Package, each_once};
 use crate::travel::WrittenManifest;
-use crate::{Images, ReadImageError, TravelError};
+use crate::{FindError, Images, ReadImageError, TravelError};
 
 /// What happens while an image leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,18 @@ pub enum PushError {
     /// The registry did not take it.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// It is not here for the platform that was asked for.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// Several platforms of its index are here, but not all of them. The words are Docker's.
+    #[error(
+        "You're trying to push a manifest list/index which references multiple platform specific manifests, but not \
+         all of them are available locally or available to the remote repository. {missing} is missing"
+    )]
+    Incomplete {
+        /// The first manifest or blob that is neither here nor there.
+        missing: Box<Digest>,
+    },
     /// A layer cannot leave.
     #[error(transparent)]
     Travel(#[from] TravelError),
@@ -73,6 +86,8 @@ pub struct PushedImage {
     pub digest: Digest,
     /// The size of its manifest.
     pub size_bytes: u64,
+    /// The index that was not pushed, as only one of its images is here.
+    pub instead_of: Option<Digest>,
 }
 
 /// One push.
@@ -84,33 +99,46 @@ struct Push<'a> {
     observer: &'a PushObserver<'a>,
 }
 
+/// What is to be pushed of an index.
+enum Choice<'c> {
+    /// The index, with all that is here of it: the repository has the rest.
+    Whole,
+    /// One image.
+    One(&'c Leaf),
+}
+
 impl Images {
     /// Sends an image to where `target` says, which has a tag. Layers go first, all at once, then the
     /// configuration, and the manifest last: a name never leads to something incomplete.
     ///
-    /// An image that came with a manifest leaves with the same one, byte for byte, if its layers are still
-    /// here as they came or the registry has them.
+    /// An image that came with a manifest or an index leaves with the same one, byte for byte, if all of it is
+    /// still here as it came or the registry has it. Of an index of which only one image is here, that image
+    /// is pushed. With `platform` it is the manifest of that platform in any case.
     pub fn push(
         &self,
         client: &Client,
         image: &Image,
         target: &Reference,
+        platform: Option<&Platform>,
         lease: &Lease,
         observer: &PushObserver<'_>,
     ) -> Result<PushedImage, PushError> {
         lease.add(Ref::Image(image.record.id))?;
-        if let Some(package) = self.whole_package(image) {
-            let pushed = self.push_package(client, &package, target, lease, observer)?;
-            let repo_digest = RepoDigest { repository: target.name(), digest: pushed.digest };
-            self.store().images().put(&image.record, &[], &[repo_digest])?;
-            return Ok(pushed);
-        }
         let push = Push { images: self, client, target, lease, observer };
-        let manifest = match push.original(image)? {
-            Some(manifest) => manifest,
-            None => push.anew(image)?,
-        };
-        push.finish(image, &manifest)
+        let name = target.to_string();
+        let Some(root) = self.root_of(image, Some(&name)) else { return push.single(image, platform) };
+        let closure = self.leased_closure(&root, lease)?;
+        if !closure.is_index() && closure.leaves.iter().all(|leaf| leaf.is_image()) {
+            return push.single(image, platform);
+        }
+        match push.choose(&closure, platform)? {
+            Choice::Whole => push.closure(image, &closure),
+            Choice::One(leaf) => {
+                let pushed = push.leaf(image, leaf, target)?;
+                let instead_of = platform.is_none().then_some(root.digest).filter(|_| closure.is_index());
+                Ok(PushedImage { instead_of, ..pushed })
+            }
+        }
     }
 }
 
@@ -153,11 +181,137 @@ impl Images {
         let sent = package.images.iter().flat_map(|image| &image.manifest.manifest.layers);
         let sent: Vec<Digest> = sent.map(|layer| layer.digest).collect();
         self.store().layers().put_sources(&sent, target.registry(), target.repository())?;
-        Ok(PushedImage { digest, size_bytes: bytes.len() as u64 })
+        Ok(PushedImage { digest, size_bytes: bytes.len() as u64, instead_of: None })
     }
 }
 
 impl Push<'_> {
+    /// Pushes an image without an index.
+    fn single(&self, image: &Image, platform: Option<&Platform>) -> Result<PushedImage, PushError> {
+        if let Some(wanted) = platform
+            && !self.images.config(&image.record.id)?.platform().runs_on(wanted)
+        {
+            return Err(self.not_provided(wanted));
+        }
+        let manifest = match self.original(image)? {
+            Some(manifest) => manifest,
+            None => self.anew(image)?,
+        };
+        self.finish(image, &manifest)
+    }
+
+    fn not_provided(&self, wanted: &Platform) -> PushError {
+        FindError::Platform { text: self.target.familiar(), wanted: Box::new(wanted.clone()) }.into()
+    }
+
+    fn choose<'c>(&self, closure: &'c Closure, platform: Option<&Platform>) -> Result<Choice<'c>, PushError> {
+        if let Some(wanted) = platform {
+            let leaf = closure.select(wanted).filter(|leaf| leaf.is_whole());
+            return leaf.map(Choice::One).ok_or_else(|| self.not_provided(wanted));
+        }
+        let Some(missing) = self.missing(closure)? else { return Ok(Choice::Whole) };
+        let mut images = closure.images();
+        match (images.next(), images.next()) {
+            (Some(only), None) => Ok(Choice::One(only)),
+            _ => Err(PushError::Incomplete { missing: Box::new(missing) }),
+        }
+    }
+
+    /// The first thing below a root that is neither here nor in the repository.
+    fn missing(&self, closure: &Closure) -> Result<Option<Digest>, PushError> {
+        let documents = closure.absent.iter().filter(|entry| is_document(entry));
+        let parted = closure.leaves.iter().filter(|leaf| !leaf.is_whole());
+        for manifest in documents.chain(parted.map(|leaf| &leaf.written.descriptor)) {
+            // A repository takes no manifest without what it names, so that this will do.
+            match self.client.head(&self.target.with_digest(manifest.digest)) {
+                Ok(_) => {}
+                Err(error) if error.is_absence() => return Ok(Some(manifest.digest)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for blob in closure.absent.iter().filter(|entry| !is_document(entry)) {
+            if !self.client.blob_exists(self.target, blob.digest)? {
+                return Ok(Some(blob.digest));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sends all that is here below an index, and the index last.
+    fn closure(&self, image: &Image, closure: &Closure) -> Result<PushedImage, PushError> {
+        let whole = || closure.leaves.iter().filter(|leaf| leaf.is_whole());
+        self.blobs(whole().flat_map(|leaf| &leaf.written.manifest.layers).chain(&closure.blobs))?;
+        whole().try_for_each(|leaf| self.config(leaf))?;
+        for leaf in whole().filter(|leaf| leaf.written.descriptor.digest != closure.root.digest) {
+            self.manifest(&leaf.written.descriptor, &leaf.written.bytes)?;
+        }
+        for (index, bytes) in closure.indexes.iter().skip(1).rev() {
+            self.manifest(index, bytes)?;
+        }
+        let (root, bytes) = match closure.indexes.first() {
+            Some((root, bytes)) => (root, bytes),
+            None => {
+                let written = &closure.leaves[0].written;
+                (&written.descriptor, &written.bytes)
+            }
+        };
+        let digest = self.client.push_manifest(self.target, &root.media_type, bytes)?;
+        let sent: Vec<Digest> = whole().flat_map(Leaf::parts).map(|part| part.digest).collect();
+        self.note(image, &sent, digest)?;
+        Ok(PushedImage { digest, size_bytes: bytes.len() as u64, instead_of: None })
+    }
+
+    /// Sends one manifest with what it names.
+    fn leaf(&self, image: &Image, leaf: &Leaf, target: &Reference) -> Result<PushedImage, PushError> {
+        self.blobs(leaf.written.manifest.layers.iter())?;
+        self.config(leaf)?;
+        let written = &leaf.written;
+        let digest = self.client.push_manifest(target, &written.descriptor.media_type, &written.bytes)?;
+        let sent: Vec<Digest> = leaf.parts().map(|part| part.digest).collect();
+        self.note(image, &sent, digest)?;
+        Ok(PushedImage { digest, size_bytes: written.bytes.len() as u64, instead_of: None })
+    }
+
+    fn manifest(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), PushError> {
+        let by_digest = self.target.with_digest(descriptor.digest);
+        self.client.push_manifest(&by_digest, &descriptor.media_type, bytes)?;
+        Ok(())
+    }
+
+    /// Sends blobs as they are, each once. Those that registries do not keep stay where they are.
+    fn blobs<'p>(&self, blobs: impl Iterator<Item = &'p Descriptor>) -> Result<(), PushError> {
+        let kept = blobs.filter(|blob| !media_type::is_foreign(&blob.media_type));
+        let shown = |part: &Descriptor| {
+            let known = self.images.store().layers().blob(&part.digest)?;
+            Ok::<_, DatabaseError>(known.map_or(DiffId::new(part.digest), |layer| layer.diff_id))
+        };
+        let send = |part: &Descriptor| {
+            let diff_id = shown(part)?;
+            (self.observer)(&PushEvent::LayerStarted { diff_id });
+            self.send(diff_id, part)
+        };
+        each_once(kept, |part| part.digest, send).map(drop)
+    }
+
+    /// Sends a configuration, of which nobody is told.
+    fn config(&self, leaf: &Leaf) -> Result<(), PushError> {
+        let config = &leaf.written.manifest.config;
+        let open = || -> io::Result<Box<dyn Read + Send>> {
+            Ok(Box::new(self.images.store().content().open(&config.digest).map_err(io::Error::other)?))
+        };
+        self.client.push_blob(self.target, config, None, &open)?;
+        Ok(())
+    }
+
+    /// Remembers where an image is now.
+    fn note(&self, image: &Image, sent: &[Digest], digest: Digest) -> Result<(), PushError> {
+        let store = self.images.store();
+        store.layers().put_sources(sent, self.target.registry(), self.target.repository())?;
+        let repo_digest = RepoDigest { repository: self.target.name(), digest };
+        store.images().put(&image.record, &[], &[repo_digest])?;
+        Ok(())
+    }
+
     fn bytes(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), PushError> {
         let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(Cursor::new(bytes.to_vec()))) };
         self.client.push_blob(self.target, descriptor, None, &open)?;
@@ -236,7 +390,7 @@ impl Push<'_> {
         let media_type = &manifest.descriptor.media_type;
         let digest = self.client.push_manifest(self.target, media_type, &manifest.bytes)?;
         self.remember(image, manifest, digest)?;
-        Ok(PushedImage { digest, size_bytes: manifest.bytes.len() as u64 })
+        Ok(PushedImage { digest, size_bytes: manifest.bytes.len() as u64, instead_of: None })
     }
 
     /// Keeps what was made for this push, so that the next one is of the same bytes, and where it went.

@@ -1,13 +1,16 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use dhow_oci::{Digest, Reference, chain_ids};
+use dhow_oci::media_type::is_index;
+use dhow_oci::{Digest, Platform, Reference, chain_ids};
 use dhow_snapshot::SnapshotKey;
 use dhow_store::{
-    DatabaseError, GcError, Holders, Image, ImageName, Named, RemoveImageError, RepoDigest, TagError,
+    DatabaseError, GcError, Holders, Image, ImageName, LeaseError, Named, PutImageError, RemoveImageError,
+    RepoDigest, TagError,
 };
 
-use crate::{FindError, Freed, Images};
+use crate::closure::{Closure, Leaf};
+use crate::{FindError, Freed, Images, ReadImageError, VariantError};
 
 /// What happened on the way to an image's end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +60,18 @@ pub enum RemoveError {
     /// The store did not let it go.
     #[error(transparent)]
     Store(#[from] RemoveImageError),
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] Box<ReadImageError>),
+    /// Another of its platforms, which takes its place, could not be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] Box<VariantError>),
+    /// Another of its platforms, which takes its place, could not be recorded.
+    #[error(transparent)]
+    Put(#[from] Box<PutImageError>),
+    /// What is left could not be protected from gc.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// What it had could not be freed.
     #[error(transparent)]
     Gc(#[from] GcError),
@@ -94,7 +109,16 @@ impl Images {
         }
         let image = self.find(text)?;
         let reference = name.clone().or_latest().to_string();
-        let name = ImageName { reference, manifest: None, tagged_at: now };
+        // The new name stands for what the old one stands for, so that it is pushed as the same digest.
+        let meant = meaning(text, &image);
+        let manifest = match &meant {
+            Meaning::Name(held) => {
+                image.names.iter().find(|name| name.reference == *held).and_then(|name| name.manifest)
+            }
+            Meaning::Digest(held) => Some(held.digest),
+            Meaning::Id => None,
+        };
+        let name = ImageName { reference, manifest, tagged_at: now };
         self.store().images().tag(&image.record.id, &name)?;
         Ok(())
     }
@@ -133,7 +157,11 @@ impl Images {
     /// takes is freed by the next gc.
     pub fn discard(&self, image: &Image) -> Result<Vec<Removed>, RemoveError> {
         match self.strike(image) {
-            Ok(discarded) => Ok(farewell(&discarded)),
+            Ok(discarded) => {
+                let mut removed = farewell(&discarded);
+                removed.extend(self.strike_siblings(&discarded)?);
+                Ok(removed)
+            }
             Err((RemoveError::Store(RemoveImageError::NotFound { .. }), _)) => Ok(Vec::new()),
             Err((error, holders)) => Err(in_use(image, error, holders)),
         }
@@ -147,9 +175,84 @@ impl Images {
     ) -> Result<Vec<Removed>, (RemoveError, Option<Holders>)> {
         let image = self.strike(image)?;
         let mut removed = farewell(&image);
+        removed.extend(self.strike_siblings(&image).map_err(|error| (error, None))?);
         let freed = self.gc(now, keep).map_err(|error| (error.into(), None))?;
         removed.extend(layers_gone(&image, &freed));
         Ok(removed)
+    }
+
+    /// Strikes the images of other platforms that came by the same index as one that is gone. They have no name
+    /// of their own; those that somebody uses stay.
+    fn strike_siblings(&self, image: &Image) -> Result<Vec<Removed>, RemoveError> {
+        let mut removed = Vec::new();
+        for sibling in self.siblings(image)? {
+            match self.strike(&sibling) {
+                Ok(gone) => removed.push(Removed::Deleted(gone.record.id)),
+                Err((
+                    RemoveError::Store(RemoveImageError::InUse { .. } | RemoveImageError::NotFound { .. }),
+                    _,
+                )) => {}
+                Err((error, _)) => return Err(error),
+            }
+        }
+        Ok(removed)
+    }
+
+    /// The nameless images that came by the same index.
+    pub fn siblings(&self, image: &Image) -> Result<Vec<Image>, DatabaseError> {
+        let Some(target) = image.record.target.as_ref().filter(|target| is_index(&target.media_type)) else {
+            return Ok(Vec::new());
+        };
+        let mut images = self.store().images().list()?;
+        images.retain(|other| {
+            other.record.id != image.record.id
+                && other.names.is_empty()
+                && other.record.target.as_ref().is_some_and(|other| other.digest == target.digest)
+        });
+        Ok(images)
+    }
+
+    /// Removes what is here of one platform of an image, and the image with its last one. `now` and `keep` are
+    /// for [`gc`](Self::gc).
+    pub fn remove_platform(
+        &self,
+        text: &str,
+        platform: &Platform,
+        force: bool,
+        now: SystemTime,
+        keep: &dyn Fn(&SnapshotKey) -> bool,
+    ) -> Result<Vec<Removed>, RemoveError> {
+        let image = self.find(text)?;
+        let not_provided =
+            || FindError::Platform { text: text.to_owned(), wanted: Box::new(platform.clone()) };
+        let lease = self.store().lease(&format!("remove {platform} of {text}"))?;
+        let Some(closure) = self.closure_named(&image, text).filter(Closure::is_index) else {
+            let config = self.config(&image.record.id).map_err(Box::new)?;
+            let fits = config.platform().runs_on(platform);
+            return if fits { self.remove(text, force, now, keep) } else { Err(not_provided().into()) };
+        };
+        let leaf = closure.select(platform).filter(|leaf| leaf.is_whole()).ok_or_else(not_provided)?;
+        let Some(other) = closure.images().find(|other| !is_same(other, leaf)) else {
+            return self.remove(text, force, now, keep);
+        };
+        let id = leaf.written.manifest.config.digest;
+        if id == image.record.id {
+            // Its names go on standing for the index, and lead to what is left.
+            let mut record = self.install_leaf(other, &closure.root, &lease, &|_| {}).map_err(Box::new)?;
+            record.blobs.extend(image.record.blobs.iter().copied());
+            let put = self.store().images().put(&record, &image.names, &image.repo_digests);
+            put.map_err(Box::new)?;
+        }
+        if let Some(held) = self.store().images().get(&id)? {
+            self.strike(&held).map_err(|(error, holders)| in_use(&held, error, holders))?;
+        }
+        let others = closure.leaves.iter().filter(|other| !is_same(other, leaf));
+        let needed: BTreeSet<Digest> = others.flat_map(Leaf::digests).collect();
+        let gone: BTreeSet<Digest> = leaf.digests().filter(|digest| !needed.contains(digest)).collect();
+        self.store().images().forget_blobs(&closure.root.digest, &gone)?;
+        drop(lease);
+        self.gc(now, keep)?;
+        Ok(vec![Removed::Deleted(leaf.written.descriptor.digest)])
     }
 
     /// Strikes an image from the records, or says who holds it.
@@ -184,6 +287,10 @@ impl Images {
         }
         Ok(removed)
     }
+}
+
+fn is_same(one: &Leaf, other: &Leaf) -> bool {
+    one.written.descriptor.digest == other.written.descriptor.digest
 }
 
 fn meaning(text: &str, image: &Image) -> Meaning {

@@ -1,12 +1,13 @@
-use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
 
-use dhow_oci::{Descriptor, Digest, Reference, media_type};
+use dhow_oci::{Descriptor, Digest, Platform, Reference, media_type};
 use dhow_store::{DatabaseError, Image, Lease, LeaseError, ReadError, Ref};
 
+use crate::closure::{Closure, Leaf};
 use crate::form::{Dialect, LayerForm};
-use crate::layout::{self, LayoutFiles, TarSink};
+use crate::layout::{self, LayoutFiles, LayoutTarget};
 use crate::package::each_once;
 use crate::travel::WrittenManifest;
 use crate::{FindError, Images, ReadImageError, TravelError};
@@ -18,6 +19,17 @@ pub struct SaveItem {
     pub image: Image,
     /// Its names in the archive.
     pub names: Vec<Reference>,
+}
+
+/// What to save, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct SaveRequest<'a> {
+    /// The images.
+    pub items: &'a [SaveItem],
+    /// Only those of these platforms; none means all that are here.
+    pub platforms: &'a [Platform],
+    /// Whether docker's older format is written beside the layout.
+    pub docker: bool,
 }
 
 /// Why images were not saved.
@@ -93,54 +105,168 @@ impl Images {
         Ok(vec![SaveItem { image: self.find(text)?, names: Vec::new() }])
     }
 
-    /// Writes images as one tar that is both an OCI image layout and a docker archive. Equal images give
-    /// equal bytes, and an image that came with a manifest is saved with the same one.
-    pub fn save(&self, items: &[SaveItem], lease: &Lease, output: impl Write) -> Result<(), SaveError> {
-        let protect: Vec<Ref> = items.iter().map(|item| Ref::Image(item.image.record.id)).collect();
+    /// Writes images as a layout. Equal images give equal bytes, and an image that came with a manifest or an
+    /// index is saved with the same one: an index as long as more than one of its platforms is here.
+    pub fn save(
+        &self,
+        request: &SaveRequest<'_>,
+        lease: &Lease,
+        target: LayoutTarget<'_>,
+    ) -> Result<(), SaveError> {
+        let protect: Vec<Ref> = request.items.iter().map(|item| Ref::Image(item.image.record.id)).collect();
         lease.add_all(&protect)?;
-        let pack = |item| self.packed(item, lease);
-        let manifests: Vec<WrittenManifest> = items.iter().map(pack).collect::<Result<_, SaveError>>()?;
-        let pairs = || items.iter().zip(&manifests);
-        let entries = pairs().flat_map(|(item, manifest)| {
-            let root = Descriptor { annotations: BTreeMap::new(), ..manifest.descriptor.clone() };
-            layout::entries(&root, &item.names)
-        });
-        let docker = pairs().map(|(item, manifest)| layout::docker_item(manifest, &item.names));
-        let layout = LayoutFiles {
-            blobs: blobs(&manifests),
+        let mut saved: Vec<Saved> = Vec::new();
+        for item in request.items {
+            saved.extend(self.saved(item, request.platforms, lease)?);
+        }
+        let entries = saved.iter().flat_map(|saved| layout::entries(&saved.root, &saved.names));
+        let docker =
+            saved.iter().filter_map(|saved| Some(layout::docker_item(saved.docker.as_ref()?, &saved.names)));
+        let mut files = LayoutFiles {
+            blobs: saved.iter().flat_map(Saved::blobs).collect(),
             index: layout::index_of(entries.collect()),
-            docker: Some(docker.collect()),
+            docker: request.docker.then(|| docker.collect()),
         };
-        let mut sink = TarSink::new(output);
-        layout.write(&self.store().content(), &mut sink)?;
-        Ok(sink.finish()?)
+        files.write_to(&self.store().content(), target)
     }
 
-    fn packed(&self, item: &SaveItem, lease: &Lease) -> Result<WrittenManifest, SaveError> {
-        let here = |layer: &Descriptor| matches!(self.store().content().find(&layer.digest), Ok(Some(_)));
-        if let Some(original) = self.original_manifest(&item.image)
-            && original.manifest.layers.iter().all(here)
-        {
-            return Ok(original);
+    /// What is saved of an image: once for each manifest or index that its names stand for.
+    fn saved(&self, item: &SaveItem, platforms: &[Platform], lease: &Lease) -> Result<Vec<Saved>, SaveError> {
+        let mut roots: Vec<(Option<Descriptor>, Vec<Reference>)> = Vec::new();
+        for name in &item.names {
+            let root = self.root_of(&item.image, Some(&name.to_string()));
+            match roots.iter_mut().find(|(known, _)| *known == root) {
+                Some((_, names)) => names.push(name.clone()),
+                None => roots.push((root, vec![name.clone()])),
+            }
         }
-        let stack = &item.image.record.diff_ids;
+        if roots.is_empty() {
+            roots.push((item.image.record.target.clone(), Vec::new()));
+        }
+        let mut saved = Vec::new();
+        for (root, names) in roots {
+            let chosen = match &root {
+                Some(root) => self.chosen(root, &names, platforms, lease)?,
+                None => None,
+            };
+            let mut chosen = match chosen {
+                Some(chosen) => chosen,
+                None => Saved::written(self.packed(&item.image, &names, platforms, lease)?),
+            };
+            chosen.names = names;
+            saved.push(chosen);
+        }
+        Ok(saved)
+    }
+
+    /// What is here of what a name stands for; `None` if it is to be packed first.
+    fn chosen(
+        &self,
+        root: &Descriptor,
+        names: &[Reference],
+        platforms: &[Platform],
+        lease: &Lease,
+    ) -> Result<Option<Saved>, SaveError> {
+        let closure = self.leased_closure(root, lease)?;
+        if platforms.is_empty() && closure.is_whole() {
+            return Ok(Some(Saved::of(&closure, closure.digests())));
+        }
+        let mut wanted: Vec<&Leaf> = Vec::new();
+        for platform in platforms {
+            match closure.select(platform).filter(|leaf| leaf.is_whole()) {
+                Some(leaf) => wanted.push(leaf),
+                None if closure.is_index() => return Err(not_provided(names, root, platform)),
+                None => return Ok(None),
+            }
+        }
+        if platforms.is_empty() {
+            wanted = closure.images().collect();
+        }
+        Ok(match wanted[..] {
+            [] => None,
+            [leaf] => Some(Saved::of_leaf(leaf)),
+            [..] => {
+                let indexes = closure.indexes.iter().map(|(index, _)| index.digest);
+                let digests = wanted.iter().flat_map(|leaf| leaf.digests()).chain(indexes).collect();
+                Some(Saved::of(&closure, digests))
+            }
+        })
+    }
+
+    /// A manifest of the layers in the forms that are here, or are made now.
+    fn packed(
+        &self,
+        image: &Image,
+        names: &[Reference],
+        platforms: &[Platform],
+        lease: &Lease,
+    ) -> Result<WrittenManifest, SaveError> {
+        let config = self.config(&image.record.id)?;
+        if let Some(wanted) = platforms.iter().find(|wanted| !config.platform().runs_on(wanted)) {
+            let own = Descriptor::new(media_type::OCI_CONFIG, image.record.id, 0);
+            return Err(not_provided(names, &own, wanted));
+        }
+        let stack = &image.record.diff_ids;
         let form = LayerForm::default();
         let travelling = |position: usize| self.travelling(stack, position, &form, lease);
         let layers = each_once(0..stack.len(), |position| stack[*position], travelling)?;
         let layers = stack.iter().map(|diff_id| layers[diff_id].clone()).collect();
-        let size = self.config_bytes(&item.image.record.id)?.len() as u64;
-        let config = Descriptor::new(media_type::OCI_CONFIG, item.image.record.id, size);
+        let size = self.config_bytes(&image.record.id)?.len() as u64;
+        let config = Descriptor::new(media_type::OCI_CONFIG, image.record.id, size);
         Ok(WrittenManifest::new(Dialect::Oci, config, layers, BTreeMap::new()))
     }
 }
 
-/// Every blob once, sorted; manifests bring their bytes along as they may be in no store yet.
-fn blobs(manifests: &[WrittenManifest]) -> BTreeMap<Digest, Option<&[u8]>> {
-    let mut blobs = BTreeMap::new();
-    for manifest in manifests {
-        let content = manifest.manifest.layers.iter().chain([&manifest.manifest.config]);
-        blobs.extend(content.map(|descriptor| (descriptor.digest, None)));
-        blobs.insert(manifest.descriptor.digest, Some(manifest.bytes.as_slice()));
+fn not_provided(names: &[Reference], root: &Descriptor, wanted: &Platform) -> SaveError {
+    let text = names.first().map_or_else(|| root.digest.to_string(), Reference::familiar);
+    FindError::Platform { text, wanted: Box::new(wanted.clone()) }.into()
+}
+
+/// One entry of a layout, with all that goes with it.
+struct Saved {
+    root: Descriptor,
+    names: Vec<Reference>,
+    digests: BTreeSet<Digest>,
+    /// A manifest that may be in no store yet.
+    written: Option<WrittenManifest>,
+    /// The image that docker's older format knows.
+    docker: Option<WrittenManifest>,
+}
+
+impl Saved {
+    fn of(closure: &Closure, digests: BTreeSet<Digest>) -> Saved {
+        let is_kept = |leaf: &&Leaf| leaf.is_image() && digests.contains(&leaf.written.descriptor.digest);
+        let own = closure.select(&Platform::host()).filter(is_kept);
+        let docker = own.or_else(|| closure.leaves.iter().find(is_kept)).map(|leaf| leaf.written.clone());
+        let root = plain(&closure.root);
+        Saved { root, names: Vec::new(), digests, written: None, docker }
     }
-    blobs
+
+    fn of_leaf(leaf: &Leaf) -> Saved {
+        let docker = leaf.is_image().then(|| leaf.written.clone());
+        let root = plain(&leaf.written.descriptor);
+        Saved { root, names: Vec::new(), digests: leaf.digests().collect(), written: None, docker }
+    }
+
+    fn written(manifest: WrittenManifest) -> Saved {
+        let parts = manifest.manifest.layers.iter().chain([&manifest.manifest.config]);
+        Saved {
+            root: manifest.descriptor.clone(),
+            names: Vec::new(),
+            digests: parts.map(|part| part.digest).collect(),
+            docker: Some(manifest.clone()),
+            written: Some(manifest),
+        }
+    }
+
+    fn blobs(&self) -> impl Iterator<Item = (Digest, Option<&[u8]>)> {
+        let written = self.written.iter();
+        let written = written.map(|manifest| (manifest.descriptor.digest, Some(manifest.bytes.as_slice())));
+        self.digests.iter().map(|digest| (*digest, None)).chain(written)
+    }
+}
+
+/// A descriptor as a layout lists it: notes were about its place in another index.
+fn plain(descriptor: &Descriptor) -> Descriptor {
+    Descriptor { annotations: BTreeMap::new(), platform: None, ..descriptor.clone() }
 }

@@ -50,6 +50,14 @@ impl Manifest {
             other: Map::new(),
         }
     }
+
+    /// Whether this is an image that can be run, and not an artifact of some other kind.
+    pub fn is_image(&self) -> bool {
+        // Some early tools did not say what a configuration is.
+        const GENERIC: &str = "application/octet-stream";
+        let known = [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG, GENERIC];
+        self.artifact_type.is_none() && known.contains(&self.config.media_type.as_str())
+    }
 }
 
 /// A list of manifests for several platforms (image-spec image-index.md; Docker's manifest list).

@@ -40,7 +40,25 @@ pub fn is_manifest(media_type: &str) -> bool {
     matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST)
 }
 
+/// Whether layers of this type stay where their descriptor says rather than in registries: those of Windows.
+pub fn is_foreign(media_type: &str) -> bool {
+    media_type.starts_with("application/vnd.docker.image.rootfs.foreign.")
+        || media_type.starts_with("application/vnd.oci.image.layer.nondistributable.")
+}
+
 /// Whether documents of this type are Docker's withdrawn schema 1.
 pub fn is_schema1(media_type: &str) -> bool {
     matches!(media_type, DOCKER_SCHEMA1 | DOCKER_SCHEMA1_SIGNED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_layers_are_told_by_their_type() {
+        assert!(is_foreign("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"));
+        assert!(is_foreign("application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"));
+        assert!(!is_foreign(OCI_LAYER_GZIP) && !is_foreign(DOCKER_LAYER));
+    }
 }

@@ -219,6 +219,17 @@ impl RegistryError {
         matches!(self, RegistryError::Unreachable { .. } | RegistryError::Tls { .. })
     }
 
+    /// Whether the registry has not got what was asked for. Some deny what is not there.
+    pub fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            RegistryError::ManifestNotFound { .. }
+                | RegistryError::RepositoryNotFound { .. }
+                | RegistryError::BlobNotFound { .. }
+                | RegistryError::Denied { .. }
+        )
+    }
+
     /// Whether a command that has the image here may go on with it: the registry is away or busy, and has
     /// not said no.
     pub fn is_passing(&self) -> bool {

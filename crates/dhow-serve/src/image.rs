@@ -1,7 +1,7 @@
 //! Docker's JSON of images.
 
 use dhow_engine::ImageDetails;
-use dhow_oci::{ContainerConfig, Reference};
+use dhow_oci::{ContainerConfig, ImageConfig, Reference};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -13,6 +13,9 @@ const CONFIG_FIELDS: [&str; 9] =
 pub fn inspect(details: &ImageDetails) -> Value {
     let ImageDetails { image, config, layer_folders } = details;
     let record = &image.record;
+    let nothing = ImageConfig::default();
+    let is_artifact = config.is_none();
+    let config = config.as_ref().unwrap_or(&nothing);
     let comment = config.history.last().map_or("", |history| history.comment.as_str());
     let tagged_at = image.names.iter().map(|name| name.tagged_at).max();
     let tags: Vec<String> = image.names.iter().map(|name| familiar(&name.reference)).collect();
@@ -28,7 +31,7 @@ pub fn inspect(details: &ImageDetails) -> Value {
         "Created": config.created,
         "DockerVersion": "",
         "Author": config.author,
-        "Config": container_config(&config.config),
+        "Config": if is_artifact { Value::Null } else { container_config(&config.config) },
         "Architecture": config.architecture,
         "Variant": config.variant,
         "Os": config.os,

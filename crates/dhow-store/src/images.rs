@@ -228,6 +228,23 @@ impl<'s> ImageStore<'s> {
         })
     }
 
+    /// Stops keeping blobs of the images that came by `target` alive.
+    pub fn forget_blobs(&self, target: &Digest, blobs: &BTreeSet<Digest>) -> Result<(), DatabaseError> {
+        self.store.database().write(Durability::Now, |transaction| {
+            for Image { mut record, .. } in images(transaction)? {
+                if record.target.as_ref().is_none_or(|own| own.digest != *target) {
+                    continue;
+                }
+                record.blobs.retain(|blob| !blobs.contains(blob));
+                let holder = record.id.to_string();
+                insert(transaction, &record)?;
+                refs::clear(transaction, IMAGE, &holder)?;
+                refs::add(transaction, IMAGE, &holder, &record.refs())?;
+            }
+            Ok(())
+        })
+    }
+
     /// Gives an image one more name. Returns the image the name pointed to before.
     pub fn tag(&self, id: &Digest, name: &ImageName) -> Result<Option<Digest>, TagError> {
         self.store.database().write(Durability::Now, |transaction| {

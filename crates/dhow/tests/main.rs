@@ -27,6 +27,7 @@ mod containers;
 mod differential;
 mod flask_app;
 mod hello_docker;
+mod image_formats;
 mod images;
 mod login;
 mod my_python_app;

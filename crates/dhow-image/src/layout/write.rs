@@ -17,7 +17,7 @@ use crate::travel::WrittenManifest;
 use crate::{Images, SaveError};
 
 /// Where the files of a layout go.
-pub(crate) trait Sink {
+trait Sink {
     /// Writes a file of `size` bytes.
     fn file(&mut self, path: &str, size: u64, content: &mut dyn Read) -> io::Result<()>;
 
@@ -28,14 +28,14 @@ pub(crate) trait Sink {
 }
 
 /// A tar without times and owners: equal images give equal archives.
-pub(crate) struct TarSink<W: Write>(tar::Builder<W>);
+struct TarSink<W: Write>(tar::Builder<W>);
 
 impl<W: Write> TarSink<W> {
-    pub(crate) fn new(output: W) -> TarSink<W> {
+    fn new(output: W) -> TarSink<W> {
         TarSink(tar::Builder::new(output))
     }
 
-    pub(crate) fn finish(self) -> io::Result<()> {
+    fn finish(self) -> io::Result<()> {
         self.0.into_inner()?.flush()
     }
 }
@@ -80,7 +80,7 @@ pub(crate) struct LayoutFiles<'a> {
 }
 
 impl LayoutFiles<'_> {
-    pub(crate) fn write(&self, content: &ContentStore<'_>, sink: &mut dyn Sink) -> Result<(), SaveError> {
+    fn write(&self, content: &ContentStore<'_>, sink: &mut dyn Sink) -> Result<(), SaveError> {
         for (digest, bytes) in &self.blobs {
             let path = blob_path(digest);
             if sink.has(&path) {
@@ -101,6 +101,27 @@ impl LayoutFiles<'_> {
         }
         sink.file(OCI_LAYOUT, OCI_LAYOUT_TEXT.len() as u64, &mut OCI_LAYOUT_TEXT.as_bytes())?;
         Ok(sink.file(OCI_INDEX, index.len() as u64, &mut &index[..])?)
+    }
+
+    /// Writes it, after what a folder holds already.
+    pub(crate) fn write_to(
+        &mut self,
+        content: &ContentStore<'_>,
+        target: LayoutTarget<'_>,
+    ) -> Result<(), SaveError> {
+        match target {
+            LayoutTarget::Archive(output) => {
+                let mut sink = TarSink::new(output);
+                self.write(content, &mut sink)?;
+                Ok(sink.finish()?)
+            }
+            LayoutTarget::Folder(folder) => {
+                fs::create_dir_all(folder)?;
+                let own = std::mem::replace(&mut self.index, index_of(Vec::new()));
+                self.index = joined(held(&folder.join(OCI_INDEX))?, own);
+                self.write(content, &mut FolderSink(folder))
+            }
+        }
     }
 }
 
@@ -128,19 +149,7 @@ impl Images {
             index: index_of(entries(&package.root, names)),
             docker: docker.then(|| vec![item()]),
         };
-        let content = self.store().content();
-        match target {
-            LayoutTarget::Archive(output) => {
-                let mut sink = TarSink::new(output);
-                layout.write(&content, &mut sink)?;
-                Ok(sink.finish()?)
-            }
-            LayoutTarget::Folder(folder) => {
-                fs::create_dir_all(folder)?;
-                layout.index = joined(held(&folder.join(OCI_INDEX))?, layout.index);
-                layout.write(&content, &mut FolderSink(folder))
-            }
-        }
+        layout.write_to(&self.store().content(), target)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Images on their way from and to a real registry and an archive.
 
+mod platforms;
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
@@ -30,7 +31,7 @@ fn push(images: &Images, image: &Image, to: &Reference) -> (Digest, Vec<PushEven
     let lease = images.store().lease("test").expect("a lease");
     let events = Mutex::new(Vec::new());
     let tell = |event: &PushEvent| events.lock().expect("no panic").push(event.clone());
-    let pushed = images.push(&client(), image, to, &lease, &tell).expect("it is pushed");
+    let pushed = images.push(&client(), image, to, None, &lease, &tell).expect("it is pushed");
     (pushed.digest, events.into_inner().expect("no panic"))
 }
 
@@ -63,23 +64,15 @@ fn an_archive_holds_what_was_pulled_and_others_read_it() {
     let name = registry.name("me/app:1");
     home.pull(&name).expect("it is pulled");
     let archive = home.folder.path().join("app.tar");
-    let save = |images: &Images| {
-        let items = images.save_items(&[name.to_string()]).expect("an image");
-        let mut bytes = Vec::new();
-        images
-            .save(&items, &images.store().lease("test").expect("a lease"), &mut bytes)
-            .expect("it is saved");
-        bytes
-    };
-    let bytes = save(&home.images);
+    let save = |home: &Home| home.save(&[name.to_string()], &[]);
+    let bytes = save(&home);
     std::fs::write(&archive, &bytes).expect("a file");
 
-    let lease = other.images.store().lease("test").expect("a lease");
-    let loaded = other.images.load(bytes.as_slice(), &lease, NOW, &|_| {}).expect("it is loaded");
+    let loaded = other.load(bytes.as_slice()).expect("it is loaded");
     assert_eq!((loaded[0].id, &loaded[0].names), (published.id, &vec![name.clone()]));
     let image = other.images.by_reference(&name).expect("a store").expect("an image");
     assert!(layer_paths(&other.images, &image)[1].join("app/main.py").is_file());
-    assert_eq!(save(&other.images), bytes, "a second archive differs");
+    assert_eq!(save(&other), bytes, "a second archive differs");
     let (digest, _) = push(&other.images, &image, &registry.name("me/loaded:1"));
     assert_eq!(digest, published.manifest.digest);
     other.assert_sound();
@@ -115,8 +108,7 @@ fn what_skopeo_saves_can_be_loaded() {
         };
         assert!(output.status.success(), "{transport}: {}", String::from_utf8_lossy(&output.stderr));
         let file = std::fs::File::open(&archive).expect("an archive");
-        let lease = home.images.store().lease("test").expect("a lease");
-        let loaded = home.images.load(file, &lease, NOW, &|_| {}).expect(transport);
+        let loaded = home.load(file).expect(transport);
         let image = home.images.find("me/app:1").expect("the image of the archive");
         assert_eq!(image.record.id, loaded[0].id);
         assert_eq!(image.record.diff_ids.len(), published.layers.len());

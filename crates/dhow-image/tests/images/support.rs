@@ -1,5 +1,6 @@
 //! A real registry, stores of our own, and images small enough to be written down.
 
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use dhow_image::{Images, PullError, PullEvent, Pulled};
+use dhow_image::{
+    Images, LayoutTarget, LoadError, LoadSource, Loaded, PullError, PullEvent, PullRequest, Pulled,
+    SaveRequest,
+};
 use dhow_oci::{Descriptor, DiffId, Digest, ImageConfig, Index, Manifest, Platform, Reference, media_type};
 use dhow_registry::{Client, Config, Keychain};
 use dhow_snapshot::OverlaySnapshotter;
@@ -93,7 +97,7 @@ impl Registry {
 
     fn push_bytes(&self, name: &Reference, media_type: &str, bytes: &[u8]) -> Descriptor {
         let descriptor = Descriptor::of(media_type, bytes);
-        let open = || -> std::io::Result<Box<dyn std::io::Read + Send>> {
+        let open = || -> std::io::Result<Box<dyn Read + Send>> {
             Ok(Box::new(std::io::Cursor::new(bytes.to_vec())))
         };
         client().push_blob(name, &descriptor, None, &open).expect("a blob is pushed");
@@ -129,9 +133,25 @@ impl Registry {
             annotations: Default::default(),
             other: Default::default(),
         };
-        let bytes = serde_json::to_vec(&index).expect("JSON");
+        self.push_index_of(rest, &index)
+    }
+
+    pub(crate) fn push_index_of(&self, rest: &str, index: &Index) -> Descriptor {
+        let bytes = serde_json::to_vec(index).expect("JSON");
         client().push_manifest(&self.name(rest), media_type::OCI_INDEX, &bytes).expect("an index is pushed");
         Descriptor::of(media_type::OCI_INDEX, &bytes)
+    }
+
+    /// Pushes an artifact of one file.
+    pub(crate) fn push_artifact(&self, rest: &str, content: &[u8]) -> Descriptor {
+        let name = self.name(rest);
+        let config = self.push_bytes(&name, "application/vnd.oci.empty.v1+json", b"{}");
+        let layer = self.push_bytes(&name, "application/vnd.example.data", content);
+        let mut manifest = Manifest::new(media_type::OCI_MANIFEST, config, vec![layer]);
+        manifest.artifact_type = Some("application/vnd.example.thing".into());
+        let bytes = serde_json::to_vec_pretty(&manifest).expect("JSON");
+        client().push_manifest(&name, media_type::OCI_MANIFEST, &bytes).expect("an artifact is pushed");
+        Descriptor::of(media_type::OCI_MANIFEST, &bytes)
     }
 }
 
@@ -189,6 +209,36 @@ impl Home {
         pull(&self.images, name, platform, &|_| {})
     }
 
+    pub(crate) fn pull_all(&self, name: &Reference) -> Result<Pulled, PullError> {
+        let lease = self.images.store().lease("test").expect("a lease");
+        let platform = "linux/amd64".parse().expect("a platform");
+        let request = PullRequest { reference: name, platform: &platform, all_platforms: true };
+        self.images.pull(&client(), &request, &lease, NOW, &|_| {})
+    }
+
+    /// Saves what `texts` name as a layout that docker reads as well.
+    pub(crate) fn save(&self, texts: &[String], platforms: &[Platform]) -> Vec<u8> {
+        let items = self.images.save_items(texts).expect("images");
+        let lease = self.images.store().lease("test").expect("a lease");
+        let mut bytes = Vec::new();
+        let request = SaveRequest { items: &items, platforms, docker: true };
+        self.images.save(&request, &lease, LayoutTarget::Archive(&mut bytes)).expect("it is saved");
+        bytes
+    }
+
+    pub(crate) fn load(&self, archive: impl Read) -> Result<Vec<Loaded>, LoadError> {
+        self.load_for(archive, &[])
+    }
+
+    pub(crate) fn load_for(
+        &self,
+        archive: impl Read,
+        platforms: &[Platform],
+    ) -> Result<Vec<Loaded>, LoadError> {
+        let lease = self.images.store().lease("test").expect("a lease");
+        self.images.load(LoadSource::Archive(Box::new(archive)), platforms, &lease, NOW, &|_| {})
+    }
+
     pub(crate) fn assert_sound(&self) {
         assert_eq!(self.images.fsck().expect("a check").problems, []);
     }
@@ -208,5 +258,7 @@ pub(crate) fn pull(
     observer: &(dyn Fn(&PullEvent) + Sync),
 ) -> Result<Pulled, PullError> {
     let lease = images.store().lease("test").expect("a lease");
-    images.pull(&client(), name, &platform.parse().expect(platform), &lease, NOW, observer)
+    let platform = platform.parse().expect(platform);
+    let request = PullRequest { reference: name, platform: &platform, all_platforms: false };
+    images.pull(&client(), &request, &lease, NOW, observer)
 }

@@ -1,4 +1,5 @@
 use dhow_engine::{Engine, HistoryEntry};
+use dhow_oci::Platform;
 use dhow_template::format::{self, Columns};
 use dhow_template::units::{ellipsis, human_size};
 use jiff::Timestamp;
@@ -41,13 +42,16 @@ pub(crate) struct HistoryArgs {
     /// Show whole instructions and IDs
     #[arg(long)]
     no_trunc: bool,
+    /// Show the image of this platform, such as linux/amd64
+    #[arg(long)]
+    platform: Option<Platform>,
     /// Show only IDs
     #[arg(short, long)]
     quiet: bool,
 }
 
 pub(crate) fn run(args: HistoryArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
-    let (now, entries) = (Timestamp::now(), engine.image_history(&args.image)?);
+    let (now, entries) = (Timestamp::now(), engine.image_history(&args.image, args.platform.as_ref())?);
     if args.quiet {
         entries.iter().try_for_each(|entry| ui.line(id(entry, &args)))?;
         return Ok(0);

@@ -34,7 +34,7 @@ pub(crate) struct ImagesArgs {
     /// Show only images of this repository, or with this name
     #[arg(value_name = "REPOSITORY[:TAG]")]
     reference: Option<String>,
-    /// Show all images; none are hidden, as builds leave no intermediate ones behind
+    /// Show all images, also those of other platforms that came with one that has a name
     #[arg(short, long)]
     all: bool,
     /// Show digests
@@ -59,6 +59,7 @@ pub(crate) fn run(args: ImagesArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, 
     let filters = Filters::parse(&args.filters, FILTERS)?;
     let mut filter = image_filter(&filters, now)?;
     filter.references.extend(args.reference.clone());
+    filter.other_platforms = args.all;
     let images = engine.list_images(&filter)?;
     // A digest is shown by the row of its image unless each is asked for.
     let wants_digests = args.digests || args.format.as_ref().is_some_and(|format| format.contains(".Digest"));
@@ -90,6 +91,7 @@ pub(crate) fn image_filter(filters: &Filters, now: Timestamp) -> Result<ImageFil
         before: filters.last("before").map(str::to_owned),
         since: filters.last("since").map(str::to_owned),
         until,
+        other_platforms: false,
     })
 }
 

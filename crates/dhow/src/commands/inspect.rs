@@ -1,5 +1,6 @@
 use dhow_engine::containers::{FindError as FindContainerError, InspectContainerError};
 use dhow_engine::{Engine, FindError, InspectImageError};
+use dhow_oci::Platform;
 use dhow_serve::{container, image};
 use dhow_template::{MissingKey, Template};
 use serde_json::Value;
@@ -36,6 +37,9 @@ pub(crate) struct ImageInspectArgs {
     /// Format output by a Go template, or 'json'
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
+    /// Show what they are on this platform, such as linux/amd64
+    #[arg(long)]
+    platform: Option<Platform>,
 }
 
 pub(crate) fn run(args: InspectArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
@@ -47,7 +51,7 @@ pub(crate) fn run(args: InspectArgs, engine: &Engine, ui: &mut Ui) -> Result<u8,
     show(&args.names, args.format.as_deref(), ui, &|name| {
         let container = if args.kind == Some(Kind::Image) { None } else { find_container(engine, name)? };
         let found = match container {
-            None if args.kind != Some(Kind::Container) => find_image(engine, name)?,
+            None if args.kind != Some(Kind::Container) => find_image(engine, name, None)?,
             container => container,
         };
         found.ok_or_else(|| not_found(missing, name))
@@ -56,7 +60,7 @@ pub(crate) fn run(args: InspectArgs, engine: &Engine, ui: &mut Ui) -> Result<u8,
 
 pub(crate) fn run_image(args: ImageInspectArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
     show(&args.images, args.format.as_deref(), ui, &|name| {
-        find_image(engine, name)?.ok_or_else(|| not_found("image", name))
+        find_image(engine, name, args.platform.as_ref())?.ok_or_else(|| not_found("image", name))
     })
 }
 
@@ -74,8 +78,8 @@ fn find_container(engine: &Engine, name: &str) -> Result<Option<Value>, CliError
 }
 
 /// An image as docker's JSON, `None` if there is none of this name.
-fn find_image(engine: &Engine, name: &str) -> Result<Option<Value>, CliError> {
-    match engine.inspect_image(name) {
+fn find_image(engine: &Engine, name: &str, platform: Option<&Platform>) -> Result<Option<Value>, CliError> {
+    match engine.inspect_image(name, platform) {
         Ok(details) => Ok(Some(image::inspect(&details))),
         // A name that no image can have may be a container's.
         Err(InspectImageError::Find(FindError::NotFound(_) | FindError::Invalid { .. })) => Ok(None),

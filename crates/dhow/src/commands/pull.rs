@@ -20,6 +20,9 @@ pub(crate) struct PullArgs {
     /// What the image shall run on, such as linux/amd64 [default: this machine]
     #[arg(long, env = "DOCKER_DEFAULT_PLATFORM")]
     platform: Option<Platform>,
+    /// Fetch all platforms and whatever else comes with the image, such as attestations
+    #[arg(long)]
+    all_platforms: bool,
     /// Print only the name
     #[arg(short, long)]
     quiet: bool,
@@ -51,7 +54,8 @@ fn pull(engine: &Engine, reference: &Reference, args: &PullArgs, ui: &mut Ui) ->
         ui.flush()?;
     }
     let display = LayerDisplay::new(ui, args.quiet);
-    let pulled = engine.pull_image(reference, args.platform.as_ref(), &|event| display.show(event));
+    let pulled = engine
+        .pull_image(reference, args.platform.as_ref(), args.all_platforms, &|event| display.show(event));
     display.finish()?;
     report(&pulled?, reference, args.quiet, ui)
 }

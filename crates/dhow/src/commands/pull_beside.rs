@@ -21,7 +21,7 @@ pub(crate) fn pull(
     };
     let (tag, repository) = (reference.tag().unwrap_or_default(), reference.repository());
     tell(format_args!("{tag}: Pulling from {repository}"));
-    let pulled = engine.pull_image(reference, platform, &|event| match event {
+    let pulled = engine.pull_image(reference, platform, false, &|event| match event {
         PullEvent::LayerExists { digest } => tell(format_args!("{}: Already exists", digest.short())),
         PullEvent::LayerDone { digest } => tell(format_args!("{}: Pull complete", digest.short())),
         PullEvent::Warning(text) => ui.warn(text),

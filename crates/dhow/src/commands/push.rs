@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use dhow_engine::{Engine, PushEvent};
-use dhow_oci::{DiffId, Reference};
+use dhow_oci::{DiffId, Platform, Reference};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::error::CliError;
@@ -17,6 +17,9 @@ pub(crate) struct PushArgs {
     /// Upload all tags of the repository
     #[arg(short, long)]
     all_tags: bool,
+    /// Push only the manifest of this platform, such as linux/amd64
+    #[arg(long)]
+    platform: Option<Platform>,
     /// Print only the name
     #[arg(short, long)]
     quiet: bool,
@@ -45,22 +48,30 @@ pub(crate) fn run(args: PushArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, Cl
         ui.line(format_args!("The push refers to repository [{}]", reference.name()))?;
         ui.flush()?;
     }
-    references.iter().try_for_each(|reference| push(engine, reference, args.quiet, ui))?;
+    references.iter().try_for_each(|reference| push(engine, reference, &args, ui))?;
     Ok(0)
 }
 
-fn push(engine: &Engine, reference: &Reference, quiet: bool, ui: &mut Ui) -> Result<(), CliError> {
-    let display = Display::new(ui, quiet);
-    let pushed = engine.push_image(reference, &|event| display.show(event));
+fn push(engine: &Engine, reference: &Reference, args: &PushArgs, ui: &mut Ui) -> Result<(), CliError> {
+    let display = Display::new(ui, args.quiet);
+    let pushed = engine.push_image(reference, args.platform.as_ref(), &|event| display.show(event));
     display.finish()?;
     let pushed = pushed?;
-    match quiet {
-        true => ui.line(reference),
-        false => {
-            let tag = reference.tag().unwrap_or(dhow_oci::DEFAULT_TAG);
-            ui.line(format_args!("{tag}: digest: {} size: {}", pushed.digest, pushed.size_bytes))
-        }
+    if args.quiet {
+        return ui.line(reference);
     }
+    let tag = reference.tag().unwrap_or(dhow_oci::DEFAULT_TAG);
+    ui.line(format_args!("{tag}: digest: {} size: {}", pushed.digest, pushed.size_bytes))?;
+    if let Some(index) = pushed.instead_of {
+        ui.flush()?;
+        ui.note(format_args!(
+            "Info: Not all multiplatform-content is present and only the available single-platform image was pushed\n\
+             {index} -> {}\n\
+             Hint: `dhow pull --all-platforms` fetches the rest",
+            pushed.digest
+        ));
+    }
+    Ok(())
 }
 
 /// The layers of an image on their way: living lines on a terminal, what became of each elsewhere.

@@ -1,4 +1,5 @@
 use dhow_engine::{Engine, FindError, RemoveError, Removed};
+use dhow_oci::Platform;
 
 use crate::error::{CliError, EXIT_FAILURE};
 use crate::ui::Ui;
@@ -15,12 +16,15 @@ pub(crate) struct RmiArgs {
     /// Keep untagged parents, as is always done here
     #[arg(long)]
     no_prune: bool,
+    /// Remove only these platforms of the images, such as linux/amd64 (can be repeated)
+    #[arg(long, value_delimiter = ',')]
+    platform: Vec<Platform>,
 }
 
 pub(crate) fn run(args: RmiArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
     let mut failed = false;
     for image in &args.images {
-        match engine.remove_image(image, args.force) {
+        match engine.remove_image(image, args.force, &args.platform) {
             Ok(removed) => print(&removed, ui)?,
             Err(error) => {
                 failed |= !(args.force && matches!(error, RemoveError::Find(FindError::NotFound(_))));
