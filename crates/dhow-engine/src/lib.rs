@@ -10,6 +10,7 @@ mod build_cache;
 pub mod containers;
 mod image_filter;
 mod images;
+mod inside;
 pub mod reexec;
 mod settings;
 pub mod userns;
@@ -34,6 +35,10 @@ pub use build::{
     csv_fields,
 };
 pub use build_cache::{BuildCacheError, CacheEntry, CacheTotals, PruneBuildCache};
+pub use dhow_image::{
+    BelowLayer, Comparison, Difference, FileChange, FileKind, FileMeta, FileNode, Followed, Inside,
+    InsideLayer, PathDifference, PathEvent, PathStory,
+};
 pub use dhow_image::{EnsureError, EnsurePolicy, PullEvent, PullObserver, PushObserver};
 pub use dhow_registry::{Config, ProxyConfig, Secret};
 pub use dhow_store::{FsckReport, Image, Lease};
@@ -45,6 +50,7 @@ pub use images::{
     RemoveError, Removed, SaveError, SaveImagesError, SearchResult, SignedIn, TagImageError, Variant,
     server_key,
 };
+pub use inside::{ImageTree, ImageTreeError, LookInsideError, TreeLayer, TreeStep, WhyError};
 pub use settings::Settings;
 
 /// Everything dhow can do.

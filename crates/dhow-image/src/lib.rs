@@ -16,6 +16,7 @@ mod form;
 mod freeze;
 mod gc;
 mod images;
+mod inside;
 mod install;
 mod layout;
 mod load;
@@ -36,6 +37,10 @@ pub use form::{Dialect, LayerForm};
 pub use freeze::{FreezeError, FrozenLayer, snapshot_name};
 pub use gc::Freed;
 pub use images::{Created, FindError, Images, ReadImageError, SaveImageError};
+pub use inside::{
+    BelowLayer, Comparison, Difference, FileChange, FileKind, FileMeta, FileNode, Followed, Inside,
+    InsideError, InsideLayer, PathDifference, PathEvent, PathStory, StoryError,
+};
 pub use install::{InstallError, LayerError, OpenLayer};
 pub use layout::{Layout, LayoutError, LayoutTarget, Selector};
 pub use load::{LoadError, LoadSource, Loaded};

@@ -25,8 +25,12 @@ enum Command {
     /// Manage builds
     #[command(visible_alias = "buildx")]
     Builder(commands::builder::BuilderArgs),
+    /// Show what differs between two images: configuration, and files by size
+    Diff(commands::diff::DiffArgs),
     /// Say why the steps of a build ran or did not
     Explain(commands::explain::ExplainArgs),
+    /// Look through the layers and files of an image in the terminal
+    Explore(commands::explore::ExploreArgs),
     /// Show how an image was made
     History(commands::history::HistoryArgs),
     /// Manage images
@@ -55,6 +59,8 @@ enum Command {
     System(commands::system::SystemArgs),
     /// Give an image one more name
     Tag(commands::tag::TagArgs),
+    /// Say which layer and instruction brought a file into an image, and which later ones changed it
+    Why(commands::why::WhyArgs),
     // containers: alphabetical
     /// Attach to the input and output of a running container
     Attach(commands::attach::AttachArgs),
@@ -184,7 +190,9 @@ fn open_as_is() -> Result<Engine, CliError> {
 fn dispatch(command: Command, ui: &mut Ui) -> Result<u8, CliError> {
     match command {
         Command::Builder(args) => commands::builder::run(args, &open()?, ui),
+        Command::Diff(args) => commands::diff::run(&args, &open()?, ui),
         Command::Explain(args) => commands::explain::run(&args, &open_as_is()?, ui),
+        Command::Explore(args) => commands::explore::run(&args, &open()?, ui),
         Command::History(args) => commands::history::run(args, &open_as_is()?, ui),
         Command::Image(args) => commands::image::run(args, &open()?, ui),
         Command::Images(args) => commands::images::run(args, &open_as_is()?, ui),
@@ -199,6 +207,7 @@ fn dispatch(command: Command, ui: &mut Ui) -> Result<u8, CliError> {
         Command::Search(args) => commands::search::run(args, &open_as_is()?, ui),
         Command::System(args) => commands::system::run(args, &open()?, ui),
         Command::Tag(args) => commands::tag::run(args, &open()?, ui),
+        Command::Why(args) => commands::why::run(&args, &open()?, ui),
         Command::Attach(args) => commands::attach::run(&args, &open()?, ui),
         Command::Commit(args) => commands::commit::run(&args, &open()?, ui),
         Command::Container(args) => commands::container::run(&args, &open()?, ui),

@@ -7,6 +7,7 @@
 mod cli;
 mod commands;
 mod error;
+mod explore;
 mod filter;
 mod progress;
 mod settings;

@@ -25,6 +25,7 @@ mod build_why;
 mod cache;
 mod containers;
 mod differential;
+mod explore;
 mod flask_app;
 mod hello_docker;
 mod image_formats;

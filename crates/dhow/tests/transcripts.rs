@@ -77,6 +77,11 @@ fn containers() {
 }
 
 #[test]
+fn inside() {
+    check("inside.md");
+}
+
+#[test]
 fn mistakes() {
     check("mistakes.md");
 }

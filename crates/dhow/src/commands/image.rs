@@ -16,6 +16,10 @@ pub(crate) struct ImageArgs {
 enum ImageCommand {
     /// Build an image from a Dockerfile
     Build(Box<commands::build::BuildArgs>),
+    /// Show what differs between two images: configuration, and files by size
+    Diff(commands::diff::DiffArgs),
+    /// Look through the layers and files of an image in the terminal
+    Explore(commands::explore::ExploreArgs),
     /// Show how an image was made
     History(commands::history::HistoryArgs),
     /// Show everything about images
@@ -38,11 +42,15 @@ enum ImageCommand {
     Save(commands::save::SaveArgs),
     /// Give an image one more name
     Tag(commands::tag::TagArgs),
+    /// Show the layers of an image, the instructions that made them and the images it was built from
+    Tree(commands::image_tree::ImageTreeArgs),
 }
 
 pub(crate) fn run(args: ImageArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
     match args.command {
         ImageCommand::Build(args) => commands::build::run(*args, engine, ui),
+        ImageCommand::Diff(args) => commands::diff::run(&args, engine, ui),
+        ImageCommand::Explore(args) => commands::explore::run(&args, engine, ui),
         ImageCommand::History(args) => commands::history::run(args, engine, ui),
         ImageCommand::Inspect(args) => commands::inspect::run_image(args, engine, ui),
         ImageCommand::Load(args) => commands::load::run(args, engine, ui),
@@ -53,5 +61,6 @@ pub(crate) fn run(args: ImageArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, C
         ImageCommand::Rm(args) => commands::rmi::run(args, engine, ui),
         ImageCommand::Save(args) => commands::save::run(args, engine, ui),
         ImageCommand::Tag(args) => commands::tag::run(args, engine, ui),
+        ImageCommand::Tree(args) => commands::image_tree::run(&args, engine, ui),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 use std::thread;
@@ -16,6 +17,8 @@ use super::process::{Pipe, code};
 /// How long a person would wait for an answer.
 const ANSWER_SECONDS_MAX: u64 = 60;
 const POLL: Duration = Duration::from_millis(5);
+const ROWS: NonZero<u16> = NonZero::new(40).unwrap();
+const COLUMNS: NonZero<u16> = NonZero::new(120).unwrap();
 /// What Ctrl-C sends.
 pub(crate) const CTRL_C: &str = "\x03";
 
@@ -35,7 +38,7 @@ impl Terminal {
         let master =
             openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("a terminal to use");
-        let size = Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize { ws_row: ROWS.get(), ws_col: COLUMNS.get(), ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&master, size).expect("a terminal has a size");
         let name = ptsname(&master, Vec::new()).expect("a terminal has a name");
         let slave = open(&name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
@@ -69,6 +72,23 @@ impl Terminal {
                 let ended = self.child.try_wait().expect("it is our child");
                 panic!("`{}` never showed `{text}`; status {ended:?}:\n{screen}", self.line);
             }
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Waits until a person would see `text`, whatever part of it was drawn last.
+    #[track_caller]
+    pub(crate) fn shows(&mut self, text: &str) {
+        let end = Instant::now() + Duration::from_secs(ANSWER_SECONDS_MAX);
+        loop {
+            let is_last_look = self.screen.is_over() || Instant::now() > end;
+            let mut screen = vt100::Parser::new(ROWS, COLUMNS, 0);
+            screen.process(self.screen.text().as_bytes());
+            let seen = screen.screen().contents();
+            if seen.contains(text) {
+                return;
+            }
+            assert!(!is_last_look, "`{}` does not show `{text}`:\n{seen}", self.line);
             thread::sleep(POLL);
         }
     }
