@@ -6,8 +6,8 @@ use dhow_image::{Comparison, Inside, InsideError, PathStory, StoryError};
 use dhow_oci::{DiffId, Platform};
 use dhow_store::{DatabaseError, Image};
 
-use crate::images::{FindError, InspectImageError, ReadImageError};
-use crate::{Engine, ImageDetails};
+use crate::Engine;
+use crate::images::{FindError, ReadImageError};
 
 /// How an image was made, with the layers.
 #[derive(Clone, Debug)]
@@ -45,9 +45,12 @@ pub struct TreeLayer {
 /// Why an image's layers are not shown.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageTreeError {
-    /// It cannot be found or read.
+    /// It cannot be found.
     #[error(transparent)]
-    Inspect(#[from] InspectImageError),
+    Find(#[from] FindError),
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadImageError),
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -78,7 +81,8 @@ pub enum WhyError {
 impl Engine {
     /// How an image was made, with the layers and who else has them.
     pub fn image_tree(&self, text: &str) -> Result<ImageTree, ImageTreeError> {
-        let ImageDetails { image, config, .. } = self.inspect_image(text)?;
+        let image = self.images.find(text)?;
+        let config = self.images.config(&image.record.id)?;
         let others = self.store().images().list()?;
         let diff_ids = &config.rootfs.diff_ids;
         let layer = |position: usize| {
