@@ -3,6 +3,7 @@ use std::str::FromStr;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use sha2::{Digest as _, Sha256, Sha512};
 
 /// A registered digest algorithm (image-spec descriptor.md).
@@ -201,6 +202,29 @@ impl Digester {
             State::Sha512(state) => Digest::from_hash(Algorithm::Sha512, &state.finalize()),
         }
     }
+
+    /// How far it is, to be [resumed](Self::resume) later or elsewhere. The bytes are no hash and belong to this
+    /// version of the program's hash functions.
+    pub fn state(&self) -> Vec<u8> {
+        match &self.0 {
+            State::Sha256(state) => state.serialize().to_vec(),
+            State::Sha512(state) => state.serialize().to_vec(),
+        }
+    }
+
+    /// Goes on where [`state`](Self::state) was taken; `None` if that was not of `algorithm`.
+    pub fn resume(algorithm: Algorithm, state: &[u8]) -> Option<Digester> {
+        Some(Digester(match algorithm {
+            Algorithm::Sha256 => {
+                let state = SerializedState::<Sha256>::try_from(state).ok()?;
+                State::Sha256(Sha256::deserialize(&state).ok()?)
+            }
+            Algorithm::Sha512 => {
+                let state = SerializedState::<Sha512>::try_from(state).ok()?;
+                State::Sha512(Sha512::deserialize(&state).ok()?)
+            }
+        }))
+    }
 }
 
 /// The digest of a layer's *uncompressed* tar stream.
@@ -307,6 +331,21 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Digest>(), Err(error), "{text}");
         }
+    }
+
+    #[test]
+    fn a_digest_goes_on_where_it_was_left() {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let mut digester = Digester::new(algorithm);
+            digester.update(b"some bytes, ");
+            let mut resumed = Digester::resume(algorithm, &digester.state()).expect("its own state");
+            for digester in [&mut digester, &mut resumed] {
+                digester.update(b"and the rest");
+            }
+            assert_eq!(resumed.finish(), digester.finish());
+        }
+        assert!(Digester::resume(Algorithm::Sha256, b"something else").is_none());
+        assert!(Digester::resume(Algorithm::Sha256, &Digester::new(Algorithm::Sha512).state()).is_none());
     }
 
     #[test]

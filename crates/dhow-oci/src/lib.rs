@@ -18,4 +18,4 @@ pub use descriptor::Descriptor;
 pub use digest::{Algorithm, ChainId, DiffId, Digest, Digester, ParseDigestError, chain_ids};
 pub use manifest::{Document, DocumentError, Index, MANIFEST_BYTES_MAX, Manifest};
 pub use platform::{ParsePlatformError, Platform};
-pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, ParseReferenceError, Reference};
+pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, ParseReferenceError, Reference, is_repository, is_tag};

@@ -217,6 +217,16 @@ fn check_repository(path: &str, repository: &str) -> Result<(), ParseReferenceEr
     Ok(())
 }
 
+/// Whether `text` names a repository within a registry, such as `library/flask`.
+pub fn is_repository(text: &str) -> bool {
+    check_repository(text, text).is_ok()
+}
+
+/// Whether `text` is a tag.
+pub fn is_tag(text: &str) -> bool {
+    check_tag(text).is_ok()
+}
+
 /// Lower-case alphanumerics, separated by one dot, one or two underscores, or any number of dashes.
 fn is_path_component(component: &str) -> bool {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -256,6 +266,23 @@ mod tests {
             assert_eq!(reference.to_string(), canonical);
             assert_eq!(reference.familiar(), familiar);
             assert_eq!(canonical.parse(), Ok(reference));
+        }
+    }
+
+    #[test]
+    fn parts_are_known_by_themselves() {
+        let long = "a".repeat(REPOSITORY_BYTES_MAX + 1);
+        for (text, repository, tag) in [
+            ("library/flask", true, false),
+            ("flask", true, true),
+            ("3.1-slim_x", true, true),
+            ("_x", false, true),
+            ("A", false, true),
+            ("a/../b", false, false),
+            ("", false, false),
+            (&long, false, false),
+        ] {
+            assert_eq!((is_repository(text), is_tag(text)), (repository, tag), "{text}");
         }
     }
 
