@@ -49,6 +49,8 @@ enum Command {
     Pull(commands::pull::PullArgs),
     /// Upload an image to a registry
     Push(commands::push::PushArgs),
+    /// Run a registry server
+    Registry(commands::registry::RegistryArgs),
     /// Remove one or more images
     Rmi(commands::rmi::RmiArgs),
     /// Save one or more images to a tar archive
@@ -202,6 +204,7 @@ fn dispatch(command: Command, ui: &mut Ui) -> Result<u8, CliError> {
         Command::Logout(args) => commands::logout::run(args, &open_as_is()?, ui),
         Command::Pull(args) => commands::pull::run(args, &open()?, ui),
         Command::Push(args) => commands::push::run(args, &open()?, ui),
+        Command::Registry(args) => commands::registry::run(args, ui),
         Command::Rmi(args) => commands::rmi::run(args, &open()?, ui),
         Command::Save(args) => commands::save::run(args, &open()?, ui),
         Command::Search(args) => commands::search::run(args, &open_as_is()?, ui),

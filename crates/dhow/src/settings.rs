@@ -59,6 +59,15 @@ pub(crate) fn read() -> Result<Settings, CliError> {
     })
 }
 
+/// Where `dhow registry` keeps its images unless told: beside the store, which has nothing to do with it.
+pub(crate) fn registry_folder() -> Result<PathBuf, CliError> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/dhow-registry"));
+    }
+    let home = env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    Ok(xdg("XDG_DATA_HOME", home.as_deref(), ".local/share")?.join("dhow-registry"))
+}
+
 fn variable(name: &str) -> Option<PathBuf> {
     env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }

@@ -45,6 +45,7 @@ pub(crate) mod pull;
 mod pull_beside;
 pub(crate) mod push;
 mod refused_flags;
+pub(crate) mod registry;
 pub(crate) mod rename;
 pub(crate) mod restart;
 pub(crate) mod rm;
