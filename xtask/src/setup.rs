@@ -67,6 +67,7 @@ const PACKAGES: &[Package] = &[
     package("umoci", "umoci", &[Test]),
     package("oci-image-tool", "oci-image-tool", &[Test]),
     package("buildah", "buildah", &[Test, Bench]),
+    package("strace", "strace", &[Test]),
     package("runc", "runc", &[Test, Bench]),
     // One test reads the tutorials' pages as a person would.
     package("chromium", "chromium", &[Test]),

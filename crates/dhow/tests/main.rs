@@ -26,6 +26,7 @@ mod cache;
 mod containers;
 mod differential;
 mod explore;
+mod faults;
 mod flask_app;
 mod hello_docker;
 mod image_formats;
