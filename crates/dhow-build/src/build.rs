@@ -1,6 +1,7 @@
 //! One build from request to image.
 
 mod assembling;
+mod attesting;
 mod exporting;
 mod last_build;
 mod planning;
@@ -20,6 +21,7 @@ use dhow_store::Lease;
 use crate::context::{Context, DockerfileText};
 use crate::date::{self, Dates};
 use crate::debug::Sessions;
+use crate::elsewhere::CacheTo;
 use crate::error::{BuildError, chain, while_doing};
 use crate::event::{BuildEvent, Built, StepInfo};
 use crate::export;
@@ -28,6 +30,7 @@ use crate::lower::{self, Reach};
 use crate::parsed::Parsed;
 use crate::place::Place;
 use crate::plan::Plan;
+use crate::provenance::Material;
 use crate::remote::Remote;
 use crate::request::{BuildRequest, ContextSource, DockerfileSource};
 use crate::run::NetworkRequest;
@@ -72,13 +75,13 @@ impl Builder<'_> {
     /// Builds an image and tells `observer` what happens, from several threads.
     pub fn build(&self, request: &BuildRequest, observer: Observer<'_>) -> Result<Built, BuildError> {
         let lease = self.images.store().lease("build").map_err(while_doing("cannot take a lease"))?;
-        let recorder = Recorder::new(self.clock);
+        let recorder = Recorder::new(self.images.store(), &lease, request, self.clock);
         let observe = |event: BuildEvent<'_>| {
             recorder.event(&event);
             observer(event);
         };
         let result = self.build_recorded(request, &lease, &recorder, &observe);
-        if let Some(record) = recorder.finish(request, &result) {
+        if let Some(record) = recorder.finish(&result) {
             if let Err(error) = History::new(self.images.store()).put(&record) {
                 // The image is made, or is not, all the same.
                 observer(BuildEvent::Note(&format!("the build is not in the history: {}", chain(&error))));
@@ -92,7 +95,7 @@ impl Builder<'_> {
         &self,
         request: &BuildRequest,
         lease: &Lease,
-        recorder: &Recorder,
+        recorder: &Recorder<'_>,
         observer: Observer<'_>,
     ) -> Result<Built, BuildError> {
         self.sweep();
@@ -109,11 +112,15 @@ impl Builder<'_> {
         if !parsed.mistakes.is_empty() {
             return Err(parsed.into_error(&file.name));
         }
-        let context_time = place.time;
+        let (context_time, material) = (place.time, place.material.clone());
         let context = Context::new(place, &file, request.sources.modes)?;
         let named = planning::named_folders(request)?;
         // What makes no sense is told before anything runs.
         let epoch = export::check(request)?;
+        if request.cache.is_inline() && !export::has_image(&request.output) {
+            let name = CacheTo::inline().to_string();
+            observer(BuildEvent::CacheUnusable(&name, "no output of this build is an image"));
+        }
         let locks = locks_dir(self.run_dir);
         let dates = Dates { request, context: context_time, remote: &remote, locks: &locks, observer };
         let epoch = dates.resolve(epoch)?;
@@ -138,6 +145,7 @@ impl Builder<'_> {
             plan: &plan,
             source: &source,
             epoch,
+            material,
         };
         build.run()
     }
@@ -200,7 +208,7 @@ struct Build<'a, 'b> {
     builder: &'a Builder<'b>,
     request: &'a BuildRequest,
     observer: Observer<'a>,
-    recorder: &'a Recorder,
+    recorder: &'a Recorder<'a>,
     lease: &'a Lease,
     context: &'a Context,
     named: &'a BTreeMap<String, Context>,
@@ -208,6 +216,8 @@ struct Build<'a, 'b> {
     source: &'a lower::Source<'a>,
     /// `SOURCE_DATE_EPOCH`, in seconds since 1970.
     epoch: Option<i64>,
+    /// What the build context is, if it came from elsewhere.
+    material: Option<Material>,
 }
 
 impl Build<'_, '_> {

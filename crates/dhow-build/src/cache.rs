@@ -98,6 +98,8 @@ pub(crate) struct Neighbours<'a> {
     pub places: HashMap<VertexId, usize>,
     /// Tells the Dockerfile from all others on this machine.
     pub identity: String,
+    /// The present build, which has a record as well.
+    pub build: String,
     pub found: OnceLock<Vec<Vec<Attempt>>>,
 }
 
@@ -107,14 +109,15 @@ impl Neighbours<'_> {
         let found = match self.found.get() {
             Some(found) => found,
             None => {
-                let builds = self.history.list()?;
+                let mut builds = self.history.list()?;
+                builds.retain(|build| build.id != self.build);
                 self.found.get_or_init(|| attempts(&self.steps, &self.identity, &builds))
             }
         };
         let mut own: Vec<Attempt> = Vec::new();
         for attempt in &found[*place] {
-            if !own.iter().any(|known| known.key == attempt.key) {
-                own.push(*attempt);
+            if !own.iter().any(|known| known.key() == attempt.key()) {
+                own.push(attempt.clone());
             }
         }
         Ok(own)
@@ -182,7 +185,8 @@ impl<'a> StepCache<'a> {
 
     /// Records the steps that were found elsewhere and whose layers are here by now.
     pub(crate) fn settle(&self) -> Result<(), StepError> {
-        for (past, mut step) in std::mem::take(&mut *self.later()) {
+        let later = std::mem::take(&mut *self.later());
+        for (past, mut step) in later {
             for layer in &mut step.layers {
                 // One that takes attributes from those below it has another name, and is looked for elsewhere
                 // again the next time.
@@ -192,9 +196,16 @@ impl<'a> StepCache<'a> {
             }
             if self.is_whole(&step)? {
                 self.record(&past, &step)?;
+            } else {
+                self.later().push((past, step));
             }
         }
         Ok(())
+    }
+
+    /// Steps that were found elsewhere and are not recorded here, since their layers were not fetched.
+    pub(crate) fn left_elsewhere(&self) -> BTreeSet<CacheKey> {
+        self.later().iter().map(|(past, _)| past.key).collect()
     }
 
     /// Keeps a list that was noted.
@@ -308,10 +319,16 @@ impl<'a> Cache<Step, StepError> for &'a StepCache<'a> {
     fn earlier(&self, id: VertexId, _: &Site) -> Result<Vec<Earlier>, StepError> {
         let mut earlier: Vec<Earlier> = Vec::new();
         for attempt in self.neighbours.attempts(id)? {
-            earlier.push(match (attempt.failed, self.kept(&attempt.key)?) {
-                (true, _) => Earlier::Failed(attempt.key),
-                (false, Some(kept)) => Earlier::Known(kept.past(attempt.key)),
-                (false, None) => Earlier::Removed(attempt.key),
+            let kept = match attempt.key() {
+                Some(key) => self.kept(&key)?.map(|kept| kept.past(key)),
+                None => None,
+            };
+            earlier.push(match (attempt, kept) {
+                (Attempt::Failed(key), _) => Earlier::Failed(key),
+                // Another build has fetched it, or made it.
+                (Attempt::Done(_) | Attempt::Elsewhere(..), Some(past)) => Earlier::Known(past),
+                (Attempt::Done(key), None) => Earlier::Removed(key),
+                (Attempt::Elsewhere(key, cache), None) => Earlier::Elsewhere(key, cache),
             });
         }
         Ok(earlier)

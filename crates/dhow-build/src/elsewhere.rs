@@ -40,6 +40,7 @@ pub(crate) use export::Outcome;
 pub(crate) use files::Sources;
 pub use import::ImportError;
 pub(crate) use keys::destination;
+pub(crate) use llb::base64;
 
 use chains::{Chains, Found, Input};
 use import::Place;

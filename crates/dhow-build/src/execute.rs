@@ -25,7 +25,8 @@ use crate::event::Stream;
 use crate::hash::{self, Counts};
 use crate::log::{Logs, StepLog};
 use crate::owner::{find_owner, has_names};
-use crate::plan::{CopyFrom, CopyOp, CopySource, Layer, Op, RunOp, WorkdirOp};
+use crate::plan::{CopyFrom, CopyOp, CopySource, Layer, Op, Plan, RunOp, WorkdirOp};
+use crate::provenance::Material;
 use crate::remote::{Commit, Fetched, Remote};
 use crate::run::{Aside, Bound, CacheMounts, Kept, RunSteps, run_facts};
 use crate::run_options::RunOptions;
@@ -112,6 +113,21 @@ pub(crate) struct Executor<'a> {
     pub elsewhere: &'a Elsewhere<'a>,
 }
 
+impl Executor<'_> {
+    /// What the vertices looked at so far got from elsewhere.
+    pub(crate) fn materials(&self, plan: &Plan) -> HashMap<VertexId, Material> {
+        let fetched = self.fetched.lock().expect("no thread panics while it holds the lock");
+        let commits = self.commits.lock().expect("no thread panics while it holds the lock");
+        let of = |id: VertexId| match &plan.graph.vertex(id).op {
+            Op::Base { source, .. } => source.clone(),
+            Op::Fetch(source) => fetched.get(&id).map(|it| Material::file(source.shown(), &it.digest)),
+            Op::CheckOut(source) => commits.get(&id).map(|it| Material::commit(source.to_string(), &it.id)),
+            Op::All | Op::Run(_) | Op::Copy(_) | Op::Workdir(_) => None,
+        };
+        plan.graph.needed(plan.vertex).into_iter().filter_map(|id| Some((id, of(id)?))).collect()
+    }
+}
+
 impl Worker for Executor<'_> {
     type Op = Op;
     type Step = Step;
@@ -158,7 +174,7 @@ impl Worker for Executor<'_> {
 
     fn run(&self, id: VertexId, vertex: &Vertex<Op>, inputs: &[Rootfs]) -> Result<Step, StepError> {
         match &vertex.op {
-            Op::Base { layers, created } => {
+            Op::Base { layers, created, source: _ } => {
                 Ok(Step { layers: layers.clone(), created: created.clone(), log: None, is_whole: true })
             }
             Op::All => Ok(Step { layers: Vec::new(), created: None, log: None, is_whole: false }),

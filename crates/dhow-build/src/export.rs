@@ -20,6 +20,7 @@ use dhow_store::Lease;
 use crate::error::{BuildError, ExportError, while_doing};
 use crate::event::{BuildEvent, Built};
 use crate::output::{ArchiveDest, ImageOutput, LayoutDest, Output, OutputRequest, PackRequest};
+use crate::provenance::{Provenance, file_name};
 use crate::request::BuildRequest;
 
 pub use epoch::EpochError;
@@ -50,6 +51,8 @@ pub(crate) struct Export<'a, 'r> {
     /// Whether there is a folder or an entry of an index for each platform.
     pub is_multi: bool,
     pub epoch: Option<i64>,
+    /// What is told of how each of them was made.
+    pub provenance: Option<&'a Provenance<'a>>,
     pub lease: &'a Lease,
     pub observer: &'a (dyn Fn(BuildEvent<'_>) + Sync),
     pub now: i64,
@@ -136,7 +139,7 @@ impl Export<'_, '_> {
         made.iter().map(draft).collect()
     }
 
-    fn pack(&self, made: &[Made], pack: &PackRequest) -> Result<Package, ExportError> {
+    fn pack(&self, made: &[Made], pack: &PackRequest, names: &[Reference]) -> Result<Package, ExportError> {
         let annotations: Vec<_> = self.request.annotations.iter().chain(&pack.annotations).cloned().collect();
         let options = PackOptions {
             layers: pack.layers.unwrap_or_default(),
@@ -149,7 +152,12 @@ impl Export<'_, '_> {
             Compression::None => "exporting layers",
             Compression::Gzip | Compression::Zstd => "compressing layers",
         });
-        Ok(self.images.pack(&drafts, &options, self.lease).map_err(while_doing("cannot pack the image"))?)
+        let package =
+            self.images.pack(&drafts, &options, self.lease).map_err(while_doing("cannot pack the image"))?;
+        let Some(provenance) = self.provenance else { return Ok(package) };
+        let images = package.images().iter().enumerate();
+        let statements = images.map(|(at, image)| provenance.of_image(at, names, image)).collect();
+        Ok(package.attested(statements, &options))
     }
 
     fn layout(
@@ -160,8 +168,8 @@ impl Export<'_, '_> {
         names: &[Reference],
         pack: &PackRequest,
     ) -> Result<Told, ExportError> {
-        let package = self.pack(made, pack)?;
         let names = self.names(names);
+        let package = self.pack(made, pack, names)?;
         self.say(if docker { "exporting to docker image format" } else { "exporting to oci image format" });
         match dest {
             LayoutDest::Archive(dest) => write_archive(dest, &mut |output| {
@@ -177,23 +185,38 @@ impl Export<'_, '_> {
 
     fn tar(&self, made: &[Made], dest: &ArchiveDest, split: bool) -> Result<(), ExportError> {
         self.say("exporting to a tar");
-        write_archive(dest, &mut |output| {
-            files::write_tar(self.images, &self.trees(made, split), self.epoch, output)
-        })
+        let trees = self.trees(made, split)?;
+        write_archive(dest, &mut |output| files::write_tar(self.images, &trees, self.epoch, output))
     }
 
     fn local(&self, made: &[Made], dest: &Path, split: bool, delete: bool) -> Result<(), ExportError> {
         self.say(&format!("exporting to {}", dest.display()));
-        files::write_folder(self.images, &self.trees(made, split), self.epoch, dest, delete)
+        files::write_folder(self.images, &self.trees(made, split)?, self.epoch, dest, delete)
     }
 
-    fn trees(&self, made: &[Made], split: bool) -> Vec<files::Tree> {
-        let tree = |made: &Made| {
+    fn trees(&self, made: &[Made], split: bool) -> Result<Vec<files::Tree>, ExportError> {
+        let made_count = made.len();
+        let tree = |(at, made): (usize, &Made)| {
             let folder = made.platform.to_string().replace('/', "_");
             let folder = if split { PathBuf::from(folder) } else { PathBuf::new() };
-            files::Tree { folder, layers: made.config.rootfs.diff_ids.clone() }
+            let layers = made.config.rootfs.diff_ids.clone();
+            let mut tree = files::Tree { folder, layers, beside: None };
+            if let Some(provenance) = self.provenance.filter(|provenance| !provenance.request.inline_only) {
+                let subjects = tree.subjects(self.images)?;
+                // Platforms that share a folder have a file each.
+                let is_shared = made_count > 1 && !split;
+                let name = file_name(provenance.request, is_shared.then_some(&made.platform));
+                if subjects.iter().any(|subject| subject.name == name) {
+                    let message = format!(
+                        "the result has a file {name} of its own: give the attestation another filename="
+                    );
+                    return Err(ExportError::Invalid(message));
+                }
+                tree.beside = Some((name, provenance.of_files(at, &subjects).bytes));
+            }
+            Ok(tree)
         };
-        made.iter().map(tree).collect()
+        made.iter().enumerate().map(tree).collect()
     }
 
     /// An image in the store or in registries. Returns what is known of it once it was packed.
@@ -210,6 +233,7 @@ impl Export<'_, '_> {
             || self.request.digest_wanted
             || has_notes
             || names_digest
+            || self.provenance.is_some()
             || image.pack.is_particular();
         let names = self.names(&image.names);
         if !is_packed {
@@ -219,7 +243,7 @@ impl Export<'_, '_> {
             (built.image, built.existed) = (created.id, created.existed);
             return Ok(None);
         }
-        let package = self.pack(made, &image.pack)?;
+        let package = self.pack(made, &image.pack, names)?;
         if image.push {
             names.iter().try_for_each(|name| self.push(&package, image, name))?;
         }
@@ -270,6 +294,12 @@ fn told(package: &Package) -> Told {
 pub(crate) fn is_multi(request: &BuildRequest) -> bool {
     let arg = request.build_args.get(MULTI_PLATFORM).map(|value| value.to_ascii_lowercase());
     request.platforms.len() > 1 || arg.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "true"))
+}
+
+/// Whether an image comes of it, and not only files.
+pub(crate) fn has_image(request: &OutputRequest) -> bool {
+    let is_image = |output: &Output| matches!(output, Output::Image(_) | Output::Layout { .. });
+    request.outputs.is_empty() || request.outputs.iter().any(is_image)
 }
 
 /// Refuses outputs that make no sense, before anything runs. Returns what `SOURCE_DATE_EPOCH` asks for.
@@ -335,7 +365,8 @@ fn check_annotations<'n>(
     let host = [Platform::host()];
     let platforms = if request.platforms.is_empty() { &host[..] } else { &request.platforms };
     for Annotation { level, platform, key, .. } in notes {
-        if !is_multi(request) && matches!(level, AnnotationLevel::Index | AnnotationLevel::IndexDescriptor) {
+        let has_index = is_multi(request) || request.output.provenance.is_some();
+        if !has_index && matches!(level, AnnotationLevel::Index | AnnotationLevel::IndexDescriptor) {
             let message = format!("annotation {key}: an image of a single platform has no index to annotate");
             return Err(ExportError::Invalid(message));
         }

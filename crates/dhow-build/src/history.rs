@@ -1,7 +1,8 @@
-//! What was built here: every build, well ended or not, leaves a record.
+//! What was built here: every build has a record from when its Dockerfile is read, whether and however it ends.
 //!
 //! It tells what happened to each step and why, keeps the logs of its programs, and is what a later build is
-//! compared with. The last [`BUILDS_KEPT`] are kept.
+//! compared with. The last [`BUILDS_KEPT`] are kept. A build that has not ended lasts as long as its lease: that
+//! of a process that was killed is gone.
 
 mod kin;
 mod recorder;
@@ -25,15 +26,21 @@ pub const BUILDS_KEPT: usize = 100;
 /// The kind of record a build is.
 const BUILDS: &str = "build-record";
 
-/// A build that has ended.
+/// A build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildRecord {
     /// Its id: 25 characters that sort by time.
     pub id: String,
     /// When it began, in microseconds since 1970.
     pub started_us: i64,
-    /// When it ended.
-    pub ended_us: i64,
+    /// When it ended; `None` if it has not, or was killed.
+    pub ended_us: Option<i64>,
+    /// The lease that lasts as long as the build does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) lease: String,
+    /// How it stands, when the record was read.
+    #[serde(skip)]
+    pub status: BuildStatus,
     /// What was built and how.
     pub request: RecordedRequest,
     /// The image it made.
@@ -44,6 +51,20 @@ pub struct BuildRecord {
     pub warnings: Vec<String>,
     /// Its steps, in the order of the Dockerfile; none if it failed before they were known.
     pub steps: Vec<StepRecord>,
+}
+
+/// How a build stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BuildStatus {
+    /// It is under way.
+    Running,
+    /// It came to its result.
+    #[default]
+    Completed,
+    /// It failed.
+    Failed,
+    /// Its process died before it ended.
+    Killed,
 }
 
 /// What a build was asked for.
@@ -83,6 +104,9 @@ pub struct StepRecord {
     pub line: usize,
     /// How it ended.
     pub outcome: StepOutcome,
+    /// The cache elsewhere that its result was taken from, if its layers were left there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<String>,
     /// Why it ran.
     pub reason: Option<MissReason>,
     /// The name of its result in the cache.
@@ -105,6 +129,8 @@ pub struct StepRecord {
 pub enum StepOutcome {
     /// Nothing needed it, or the build ended before.
     NotReached,
+    /// It is being done.
+    Running,
     /// Its result was known.
     Cached,
     /// It was done.
@@ -124,6 +150,27 @@ impl StepRecord {
 }
 
 impl BuildRecord {
+    /// Notes how it stands, `is_alive` if its lease lasts.
+    fn settle(&mut self, is_alive: bool) {
+        self.status = match (self.ended_us, &self.error) {
+            (Some(_), None) => BuildStatus::Completed,
+            (Some(_), Some(_)) => BuildStatus::Failed,
+            (None, _) if is_alive => BuildStatus::Running,
+            (None, _) => BuildStatus::Killed,
+        };
+        if self.status != BuildStatus::Running {
+            self.give_up_steps();
+        }
+    }
+
+    /// What had begun and heard of no end was left when the build ended.
+    fn give_up_steps(&mut self) {
+        for step in self.steps.iter_mut().filter(|step| step.started_us.is_some() && step.ended_us.is_none())
+        {
+            step.outcome = StepOutcome::Canceled;
+        }
+    }
+
     /// Whether it has steps of more than one stage.
     pub fn has_stages(&self) -> bool {
         self.steps.iter().any(|step| step.stage != self.steps[0].stage)
@@ -215,13 +262,22 @@ impl<'s> History<'s> {
     /// All builds, the latest first.
     pub fn list(&self) -> Result<Vec<BuildRecord>, StoreFailure> {
         let records = self.store.records(BUILDS).latest(BUILDS_KEPT);
-        Ok(records.map_err(while_doing("cannot read the builds"))?.iter().filter_map(read).collect())
+        let records = records.map_err(while_doing("cannot read the builds"))?;
+        let mut builds: Vec<BuildRecord> = records.iter().filter_map(read).collect();
+        for build in &mut builds {
+            let is_alive = build.ended_us.is_none()
+                && self.store.has_lease(&build.lease).map_err(while_doing("cannot look for a build"))?;
+            build.settle(is_alive);
+        }
+        Ok(builds)
     }
 
-    /// The build that `text` means: nothing or `^0` the latest, `^1` the one before, an id or the beginning
-    /// of one, or the name or id of an image for the latest build that made it.
+    /// The build that `text` means: nothing or `^0` the latest that is not under way, `^1` the one before, an id or
+    /// the beginning of one, or the name or id of an image for the latest build that made it.
     pub fn find(&self, text: Option<&str>) -> Result<BuildRecord, FindBuildError> {
-        let builds = self.list()?;
+        let mut builds = self.list()?;
+        // Sorting is stable: those under way come last, and otherwise the latest first.
+        builds.sort_by_key(|build| build.status == BuildStatus::Running);
         let text = text.unwrap_or("^0");
         if let Some(offset) = text.strip_prefix('^').and_then(|offset| offset.parse::<usize>().ok()) {
             return match (builds.is_empty(), builds.into_iter().nth(offset)) {

@@ -31,6 +31,7 @@ mod facts;
 mod gather;
 mod hash;
 mod history;
+mod layer_form;
 mod log;
 mod lower;
 mod mount;
@@ -40,6 +41,7 @@ mod parsed;
 mod place;
 mod plan;
 mod ports;
+mod provenance;
 mod remote;
 mod request;
 mod resolve;
@@ -66,13 +68,14 @@ pub use error::{BuildError, ExportError, StepError, StepFailure, StoreFailure};
 pub use event::{BuildEvent, Built, StepId, StepInfo, StepResult, Stream};
 pub use export::EpochError;
 pub use history::{
-    BUILDS_KEPT, BuildRecord, FindBuildError, FindStepError, History, RecordedRequest, StepOutcome,
-    StepRecord,
+    BUILDS_KEPT, BuildRecord, BuildStatus, FindBuildError, FindStepError, History, RecordedRequest,
+    StepOutcome, StepRecord,
 };
 pub use log::{LogReader, Piece, StepLog};
 pub use output::{
     ArchiveDest, Attributes, ImageOutput, LayoutDest, Output, OutputError, OutputRequest, PackRequest,
-    parse_annotation, parse_output, split_csv,
+    ProvenanceMode, ProvenanceRequest, ProvenanceVersion, parse_annotation, parse_attestation, parse_output,
+    parse_short_attestation, split_csv,
 };
 pub use remote::SourceError;
 pub use request::{BuildRequest, ContextSource, DockerfileSource, SourceRequest, StepNetwork};

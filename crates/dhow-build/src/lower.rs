@@ -25,6 +25,7 @@ use crate::call::Outline;
 use crate::error::{BuildError, StepError, StepFailure};
 use crate::event::{StepId, StepInfo};
 use crate::plan::{BaseImage, Layer, Op, Plan, PlannedStage, PlannedStep, Target, Vertices};
+use crate::provenance::Material;
 use crate::request::BuildRequest;
 use crate::scope::{Arguments, Declared};
 
@@ -292,9 +293,15 @@ impl Lowering<'_> {
         Ok(parsed.map_err(|error| self.fail(span, message(error)))?.or_latest())
     }
 
-    fn base_vertex(&mut self, name: &str, layers: Vec<Layer>, created: Option<String>) -> VertexId {
+    fn base_vertex(
+        &mut self,
+        name: &str,
+        layers: Vec<Layer>,
+        created: Option<String>,
+        source: Option<Material>,
+    ) -> VertexId {
         let site = Site { position: format!("image {name}"), instruction: format!("FROM {name}") };
-        let op = Op::Base { layers, created };
+        let op = Op::Base { layers, created, source };
         self.vertices.add(Vertex { op, inputs: Vec::new(), site, cache: CachePolicy::Bypass })
     }
 

@@ -1,5 +1,6 @@
 //! What is to become of a finished build: the outputs a user asks for (`-o`), as data.
 
+mod attest;
 mod attributes;
 mod csv;
 mod parse;
@@ -11,6 +12,9 @@ use std::sync::Arc;
 use dhow_image::{Annotation, Dialect, LayerForm};
 use dhow_oci::Reference;
 
+pub use attest::{
+    ProvenanceMode, ProvenanceRequest, ProvenanceVersion, parse_attestation, parse_short_attestation,
+};
 pub use attributes::{Attributes, OutputError};
 pub use csv::split_csv;
 pub use parse::{parse_annotation, parse_output};
@@ -24,6 +28,8 @@ pub struct OutputRequest {
     pub annotations: Vec<Annotation>,
     /// Whether all layers on top of the base become one.
     pub squash: bool,
+    /// What is told of how it was made; `None` is nothing.
+    pub provenance: Option<ProvenanceRequest>,
     /// Whether somebody wants to know the digest the image would have in a registry, which takes packing it.
     pub digest_wanted: bool,
 }

@@ -17,7 +17,8 @@ use crate::context::TEXT_BYTES_MAX;
 use crate::error::{BuildError, StepError, StoreFailure, while_doing};
 use crate::execute::{Rootfs, look_at, parents};
 use crate::history::History;
-use crate::remote::{Aside, GitSource, HttpSource, Remote, WrittenBy};
+use crate::provenance::Material;
+use crate::remote::{Aside, Commit, GitSource, HttpSource, Remote, WrittenBy};
 use crate::request::ContextSource;
 use crate::unpack::{begins_archive, unpack_into};
 
@@ -33,6 +34,8 @@ pub(crate) struct Place {
     pub identity: String,
     /// When it was committed, or what was downloaded was last changed, in seconds since 1970.
     pub time: Option<i64>,
+    /// What it is, if it came from elsewhere.
+    pub material: Option<Material>,
     /// The Dockerfile, where all that came was one.
     pub dockerfile: Option<Vec<u8>>,
     /// Goes when the tree is not needed any more.
@@ -65,7 +68,15 @@ impl Place {
         }
         let root = Arc::new(Root::open(&real).map_err(error)?);
         let identity = real.display().to_string();
-        Ok(Place { root, folder: Some(real), identity, time: None, dockerfile: None, _aside: None })
+        Ok(Place {
+            root,
+            folder: Some(real),
+            identity,
+            time: None,
+            material: None,
+            dockerfile: None,
+            _aside: None,
+        })
     }
 
     fn url(url: &str, remote: &Remote<'_>, locks: &Path) -> Result<Place, BuildError> {
@@ -81,14 +92,15 @@ impl Place {
             let path = remote.images.store().content().path(&fetched.digest);
             let file = fs::File::open(path).map_err(while_doing("cannot read what was fetched"))?;
             let place = Place::stream(file, &source.shown(), remote)?;
-            Ok(Place { time: fetched.modified, ..place })
+            let material = Some(Material::file(source.shown(), &fetched.digest));
+            Ok(Place { time: fetched.modified, material, ..place })
         };
         fetch().map_err(failed)
     }
 
     /// The files of a commit. They are kept as the layer of a step is, so the next build need not fetch them.
     fn repository(source: &GitSource, remote: &Remote<'_>, locks: &Path) -> Result<Place, StepError> {
-        let step = checked_out(source, remote, locks)?;
+        let (commit, step) = checked_out(source, remote, locks)?;
         let time = time_of(&step);
         let parents = parents(&Rootfs::base(step).layers)?;
         let spec = remote.images.snapshots().view(&parents);
@@ -98,6 +110,7 @@ impl Place {
             folder: None,
             identity: source.to_string(),
             time,
+            material: Some(Material::commit(source.to_string(), &commit.id)),
             dockerfile: None,
             _aside: None,
         })
@@ -132,12 +145,20 @@ impl Place {
         };
         let root = Root::open(aside.path()).map_err(while_doing("cannot open the build context"))?;
         let (root, identity) = (Arc::new(root), name.to_owned());
-        Ok(Place { root, folder: None, identity, time: None, dockerfile, _aside: Some(aside) })
+        Ok(Place {
+            root,
+            folder: None,
+            identity,
+            time: None,
+            material: None,
+            dockerfile,
+            _aside: Some(aside),
+        })
     }
 }
 
 /// The layer of a commit, from the cache if it is there.
-fn checked_out(source: &GitSource, remote: &Remote<'_>, locks: &Path) -> Result<Step, StepError> {
+fn checked_out(source: &GitSource, remote: &Remote<'_>, locks: &Path) -> Result<(Commit, Step), StepError> {
     let commit = remote.resolve(source)?;
     let facts = source.facts(&commit);
     let key = facts.key();
@@ -147,17 +168,18 @@ fn checked_out(source: &GitSource, remote: &Remote<'_>, locks: &Path) -> Result<
         steps: Vec::new(),
         places: HashMap::new(),
         identity: String::new(),
+        build: String::new(),
         found: OnceLock::new(),
     };
     let cache = StepCache::new(remote.images, remote.lease, locks.to_owned(), nobody)?;
     let cache = &cache;
     let _claim = cache.claim(&key)?;
     if let Some(step) = cache.lookup(&key)? {
-        return Ok(step);
+        return Ok((commit, step));
     }
     let step = remote.check_out(source, &commit)?;
     cache.record(&Past { key, step: format!("git {source}"), facts, inputs: Vec::new() }, &step)?;
-    Ok(step)
+    Ok((commit, step))
 }
 
 /// A layer of a commit is as old as the commit.
@@ -172,8 +194,9 @@ pub(crate) fn commit_time(
     remote: &Remote<'_>,
     locks: &Path,
 ) -> Result<Option<i64>, BuildError> {
-    let step = checked_out(source, remote, locks);
-    Ok(time_of(&step.map_err(failed(&format!("the build context {source}")))?))
+    let found = checked_out(source, remote, locks);
+    let (_, step) = found.map_err(failed(&format!("the build context {source}")))?;
+    Ok(time_of(&step))
 }
 
 /// When a file was last changed, as its server says, in seconds since 1970.

@@ -12,6 +12,7 @@ use crate::call::Outline;
 use crate::chmod::Chmod;
 use crate::event::StepInfo;
 use crate::mount::RunMount;
+use crate::provenance::Material;
 use crate::remote::{GitSource, HttpSource};
 use crate::request::StepNetwork;
 
@@ -52,6 +53,8 @@ impl Layer {
 pub(crate) struct BaseImage {
     pub config: ImageConfig,
     pub layers: Vec<Layer>,
+    /// Which image it is, if it came by a name.
+    pub source: Option<Material>,
 }
 
 /// What a vertex does.
@@ -60,7 +63,7 @@ pub(crate) enum Op {
     /// Waits for the results of several platforms.
     All,
     /// Starts from an image, or from nothing.
-    Base { layers: Vec<Layer>, created: Option<String> },
+    Base { layers: Vec<Layer>, created: Option<String>, source: Option<Material> },
     /// Runs a program.
     Run(Box<RunOp>),
     /// Copies files.

@@ -231,7 +231,7 @@ fn show(record: &BuildRecord) -> String {
             StepOutcome::Cached => "hit ",
             StepOutcome::Done => "miss",
             StepOutcome::Failed => "fail",
-            StepOutcome::Canceled | StepOutcome::NotReached => "----",
+            StepOutcome::Canceled | StepOutcome::NotReached | StepOutcome::Running => "----",
         };
         let stage = if has_stages { format!("{}: ", step.stage) } else { String::new() };
         let text = step.text.lines().next().unwrap_or_default();

@@ -9,12 +9,12 @@ pub use dhow_dockerfile::{Rule, Span};
 use dhow_runtime::{ExecStreams, ExitStatus};
 
 pub use dhow_build::{
-    ArchiveDest, BuildError, BuildEvent, BuildRecord, BuildRequest, Built, CacheElsewhere, CacheFrom,
-    CachePlace, CacheTo, CheckReport, ContextSource, DockerfileSource, FindBuildError, FindStepError,
-    History, ImageOutput, LayoutDest, LogReader, Modes, Outline, OutlineArg, OutlineMount, Output,
-    OutputError, OutputRequest, SourceRequest, SourceText, StepId, StepInfo, StepLog, StepNetwork,
-    StepOutcome, StepRecord, StepResult, StoreFailure, Stream, TargetInfo, parse_annotation, parse_output,
-    split_csv,
+    ArchiveDest, BuildError, BuildEvent, BuildRecord, BuildRequest, BuildStatus, Built, CacheElsewhere,
+    CacheFrom, CachePlace, CacheTo, CheckReport, ContextSource, DockerfileSource, FindBuildError,
+    FindStepError, History, ImageOutput, LayoutDest, LogReader, Modes, Outline, OutlineArg, OutlineMount,
+    Output, OutputError, OutputRequest, ProvenanceRequest, SourceRequest, SourceText, StepId, StepInfo,
+    StepLog, StepNetwork, StepOutcome, StepRecord, StepResult, StoreFailure, Stream, TargetInfo,
+    parse_annotation, parse_attestation, parse_output, parse_short_attestation, split_csv,
 };
 pub use dhow_build::{
     DebugError, DebugRequest, DebugStep, Entitlements, Resources, Rlimit, RunOptions, SecretSource,

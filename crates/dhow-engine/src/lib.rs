@@ -23,12 +23,13 @@ use dhow_snapshot::{OverlaySnapshotter, SnapshotError};
 use dhow_store::{OpenError, Store};
 
 pub use build::{
-    ArchiveDest, BuildError, BuildEvent, BuildRecord, BuildRequest, Built, CacheElsewhere, CacheFrom,
-    CachePlace, CacheTo, Cause, Change, CheckReport, ContextSource, DockerfileSource, FactKind,
+    ArchiveDest, BuildError, BuildEvent, BuildRecord, BuildRequest, BuildStatus, Built, CacheElsewhere,
+    CacheFrom, CachePlace, CacheTo, Cause, Change, CheckReport, ContextSource, DockerfileSource, FactKind,
     FindBuildError, FindStepError, History, ImageOutput, LayoutDest, LogReader, MissReason, Modes, Outline,
-    OutlineArg, OutlineMount, Output, OutputError, OutputRequest, Rule, SourceRequest, SourceText, Span,
-    StepChange, StepId, StepInfo, StepLog, StepNetwork, StepOutcome, StepRecord, StepResult, StoreFailure,
-    Stream, TargetInfo, dockerfile_ast, parse_annotation, parse_output, render, split_csv,
+    OutlineArg, OutlineMount, Output, OutputError, OutputRequest, ProvenanceRequest, Rule, SourceRequest,
+    SourceText, Span, StepChange, StepId, StepInfo, StepLog, StepNetwork, StepOutcome, StepRecord,
+    StepResult, StoreFailure, Stream, TargetInfo, dockerfile_ast, parse_annotation, parse_attestation,
+    parse_output, parse_short_attestation, render, split_csv,
 };
 pub use build::{
     DebugError, DebugRequest, DebugStep, Entitlements, Resources, Rlimit, RunOptions, SecretSource,

@@ -46,8 +46,9 @@ impl Images {
         &self,
         diff_ids: &[DiffId],
         position: usize,
+        form: &LayerForm,
         lease: &Lease,
     ) -> Result<Descriptor, TravelError> {
-        self.travelling(diff_ids, position, &LayerForm::default(), lease)
+        self.travelling(diff_ids, position, form, lease)
     }
 }

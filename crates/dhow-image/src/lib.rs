@@ -8,6 +8,7 @@
 
 mod archive;
 mod artifact;
+mod attest;
 mod closure;
 mod ensure;
 mod event;
@@ -31,6 +32,7 @@ mod tee;
 mod travel;
 mod variants;
 
+pub use attest::Statement;
 pub use ensure::{EnsureError, EnsurePolicy};
 pub use event::{PullEvent, PullObserver};
 pub use form::{Dialect, LayerForm};

@@ -7,6 +7,7 @@ use std::thread;
 use dhow_oci::{Descriptor, DiffId, Digest, ImageConfig, Index, Platform, Reference, media_type};
 use dhow_store::{ImageName, ImageRecord, Lease, RepoDigest};
 
+use crate::attest::Attestation;
 use crate::form::{Dialect, LayerForm};
 use crate::travel::WrittenManifest;
 use crate::{Created, Images, SaveImageError, TravelError};
@@ -74,6 +75,16 @@ pub struct Packed {
 }
 
 impl Packed {
+    /// Its manifest.
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.manifest.descriptor
+    }
+
+    /// Its layers as they travel, lowest first.
+    pub fn layers(&self) -> &[Descriptor] {
+        &self.manifest.manifest.layers
+    }
+
     /// The digest of its configuration: the image ID.
     pub fn id(&self) -> Digest {
         self.manifest.manifest.config.digest
@@ -84,6 +95,8 @@ impl Packed {
 #[derive(Clone, Debug)]
 pub struct Package {
     pub(crate) images: Vec<Packed>,
+    /// Statements about them.
+    pub(crate) attestations: Vec<Attestation>,
     pub(crate) index: Option<(Descriptor, Vec<u8>)>,
     pub(crate) root: Descriptor,
 }
@@ -104,6 +117,11 @@ impl Package {
         let mut blobs = BTreeMap::new();
         for image in &self.images {
             blobs.extend(image.manifest.manifest.layers.iter().map(|layer| (layer.digest, None)));
+        }
+        let statements = self.attestations.iter().flat_map(|attestation| &attestation.statements);
+        blobs.extend(statements.map(|(statement, bytes)| (statement.digest, Some(bytes.as_slice()))));
+        let attestations = self.attestations.iter().map(|attestation| &attestation.packed);
+        for image in self.images.iter().chain(attestations) {
             blobs.insert(image.id(), Some(image.config.as_slice()));
             blobs.insert(image.manifest.descriptor.digest, Some(image.manifest.bytes.as_slice()));
         }
@@ -126,14 +144,14 @@ impl Images {
         if images.len() == 1 && !options.index {
             let annotations = notes(options, AnnotationLevel::ManifestDescriptor, Some(&images[0].platform));
             let root = Descriptor { annotations, ..images[0].manifest.descriptor.clone() };
-            return Ok(Package { images, index: None, root });
+            return Ok(Package { images, attestations: Vec::new(), index: None, root });
         }
-        let index = index(&images, options);
+        let index = index_of(&images, options);
         let bytes = serde_json::to_vec(&index).expect("an index has only text for keys");
         let descriptor = Descriptor::of(options.dialect.index(), &bytes);
         let annotations = notes(options, AnnotationLevel::IndexDescriptor, None);
         let root = Descriptor { annotations, ..descriptor.clone() };
-        Ok(Package { images, index: Some((descriptor, bytes)), root })
+        Ok(Package { images, attestations: Vec::new(), index: Some((descriptor, bytes)), root })
     }
 
     fn packed_layers(
@@ -202,7 +220,7 @@ fn packed(draft: &Draft, layers: &BTreeMap<DiffId, Descriptor>, options: &PackOp
     Packed { platform: draft.platform.clone(), diff_ids, config, manifest }
 }
 
-fn index(images: &[Packed], options: &PackOptions) -> Index {
+pub(crate) fn index_of(images: &[Packed], options: &PackOptions) -> Index {
     let entry = |image: &Packed| Descriptor {
         platform: Some(image.platform.clone()),
         annotations: notes(options, AnnotationLevel::ManifestDescriptor, Some(&image.platform)),
@@ -217,7 +235,7 @@ fn index(images: &[Packed], options: &PackOptions) -> Index {
     }
 }
 
-fn notes(
+pub(crate) fn notes(
     options: &PackOptions,
     level: AnnotationLevel,
     platform: Option<&Platform>,

@@ -7,7 +7,7 @@ use dhow_store::{DatabaseError, Image, Lease, LeaseError, PutBlobError, PutImage
 
 use crate::closure::{Closure, Leaf, is_document};
 use crate::form::{Dialect, LayerForm};
-use crate::package::{Package, each_once};
+use crate::package::{Package, Packed, each_once};
 use crate::travel::WrittenManifest;
 use crate::{FindError, Images, ReadImageError, TravelError};
 
@@ -173,6 +173,15 @@ impl Images {
                 let by_digest = target.with_digest(descriptor.digest);
                 client.push_manifest(&by_digest, &descriptor.media_type, &image.manifest.bytes)?;
             }
+        }
+        for attestation in &package.attestations {
+            for (statement, bytes) in &attestation.statements {
+                push.bytes(statement, bytes)?;
+            }
+            let Packed { config, manifest, .. } = &attestation.packed;
+            push.bytes(&manifest.manifest.config, config)?;
+            let by_digest = target.with_digest(manifest.descriptor.digest);
+            client.push_manifest(&by_digest, &manifest.descriptor.media_type, &manifest.bytes)?;
         }
         let root = package.index.as_ref().map(|(descriptor, bytes)| (descriptor, bytes));
         let first = &package.images[0].manifest;

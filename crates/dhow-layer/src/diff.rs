@@ -120,8 +120,10 @@ pub fn write_tar(dir: &Path, output: impl Write, options: &DiffOptions) -> Resul
 pub struct TarTree {
     /// The folder in the archive that it is put into; empty for none.
     pub folder: PathBuf,
-    /// Where it is.
-    pub dir: PathBuf,
+    /// Where it is; `None` if nothing is in it.
+    pub dir: Option<PathBuf>,
+    /// A file that comes along and is not of it: its name and content.
+    pub beside: Option<(String, Vec<u8>)>,
 }
 
 /// Writes several file systems as one plain archive, each into its folder.
@@ -211,7 +213,7 @@ impl<'a, W: Write> Differ<'a, W> {
     }
 
     fn tree(&mut self, tree: &TarTree) -> Result<(), DiffError> {
-        let root = open_dir(&tree.dir)?;
+        let root = tree.dir.as_deref().map(open_dir).transpose()?;
         self.links.clear();
         self.path.clear();
         for part in &tree.folder {
@@ -222,7 +224,21 @@ impl<'a, W: Write> Differ<'a, W> {
             let folder = Entry { kind: EntryKind::Directory, mode: 0o755, ..Entry::mark(&self.path) };
             self.emit(&Entry { raw_path: [&self.path[..], b"/"].concat(), ..folder })?;
         }
-        self.directory_contents(&root)
+        if let Some((name, bytes)) = &tree.beside {
+            self.in_child(name.as_bytes(), |differ| differ.whole_file(bytes))?;
+        }
+        root.map_or(Ok(()), |root| self.directory_contents(&root))
+    }
+
+    /// A file whose content is here. It is as old as anything may be.
+    fn whole_file(&mut self, bytes: &[u8]) -> Result<(), DiffError> {
+        let size = bytes.len() as u64;
+        let mtime = Time { seconds: self.options.mtime_max.unwrap_or(0), nanoseconds: 0 };
+        self.emit(&Entry { mode: 0o644, size, mtime, ..Entry::mark(&self.path) })?;
+        self.content.data(bytes);
+        self.tar.data(bytes).map_err(DiffError::Write)?;
+        self.content_bytes += size;
+        self.tar.end_data(size).map_err(DiffError::Write)
     }
 
     fn finish(self) -> Result<(Walked<W>, TarSummary), DiffError> {

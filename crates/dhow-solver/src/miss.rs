@@ -19,6 +19,11 @@ pub enum MissReason {
     FirstBuild,
     /// It was built, and its result has been removed since.
     Removed,
+    /// It was taken from this cache elsewhere, whose layers were not fetched, and is not found there now.
+    Elsewhere {
+        /// The cache.
+        cache: String,
+    },
     /// It is what it was the last time, when it failed.
     Failed,
     /// The instruction says something else.
@@ -97,6 +102,7 @@ impl fmt::Display for MissReason {
             MissReason::Refresh => f.write_str("not looked up (--no-cache)"),
             MissReason::FirstBuild => f.write_str("no earlier build of this step"),
             MissReason::Removed => f.write_str("removed by gc"),
+            MissReason::Elsewhere { cache } => write!(f, "was only in the cache {cache}"),
             MissReason::Failed => f.write_str("its last run failed"),
             MissReason::Instruction { old, .. } => write!(f, "instruction was `{old}`"),
             MissReason::Base { name, old, new } => write!(f, "base {name} moved {old} -> {new}"),
@@ -175,9 +181,11 @@ pub(crate) fn explain(new: &Past, earlier: &[Earlier], archive: &Archive<'_>) ->
     let same = |attempt: &&Earlier| match attempt {
         Earlier::Known(past) => past.key == new.key,
         Earlier::Removed(key) | Earlier::Failed(key) => *key == new.key,
+        Earlier::Elsewhere(key, _) => *key == Some(new.key),
     };
     match earlier.iter().find(same) {
         Some(Earlier::Failed(_)) => return MissReason::Failed,
+        Some(Earlier::Elsewhere(_, cache)) => return MissReason::Elsewhere { cache: cache.clone() },
         // The record was there and its result is not.
         Some(_) => return MissReason::Removed,
         None => {}
@@ -189,9 +197,18 @@ pub(crate) fn explain(new: &Past, earlier: &[Earlier], archive: &Archive<'_>) ->
     // The first is the latest, so among equally near ones the latest speaks.
     match known.min_by_key(|old| distance(&old.facts, &new.facts)) {
         Some(old) => compare(new, old, archive).unwrap_or_else(|| inherited(new, old, archive)),
-        None if earlier.iter().any(|attempt| matches!(attempt, Earlier::Removed(_))) => MissReason::Removed,
-        None => MissReason::FirstBuild,
+        None => unknown(earlier),
     }
+}
+
+/// The reason when none of the earlier results is known any more. The latest speaks.
+fn unknown(earlier: &[Earlier]) -> MissReason {
+    let lost = earlier.iter().find_map(|attempt| match attempt {
+        Earlier::Removed(_) => Some(MissReason::Removed),
+        Earlier::Elsewhere(_, cache) => Some(MissReason::Elsewhere { cache: cache.clone() }),
+        Earlier::Known(_) | Earlier::Failed(_) => None,
+    });
+    lost.unwrap_or(MissReason::FirstBuild)
 }
 
 /// How two steps differ in themselves, and not only in what they build upon.

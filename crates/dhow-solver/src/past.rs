@@ -36,6 +36,9 @@ pub enum Earlier {
     Known(Past),
     /// It came to a result that has been removed since, with what it was made of.
     Removed(CacheKey),
+    /// It came to a result out of this cache elsewhere, which was not fetched because
+    /// nobody looked into it. It has no key if what it was made of was not fetched either.
+    Elsewhere(Option<CacheKey>, String),
     /// It failed.
     Failed(CacheKey),
 }

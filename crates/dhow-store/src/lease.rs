@@ -58,6 +58,19 @@ impl Store {
         })?;
         Ok(Lease(Arc::new(Held { store: self.clone(), id, lock })))
     }
+
+    /// Whether a lease lasts, and so the process that took it.
+    pub fn has_lease(&self, id: &str) -> Result<bool, LeaseError> {
+        if !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(false);
+        }
+        let path = self.leases_dir().join(id);
+        match LockedFile::claim(&path).map_err(|source| LeaseError::Io { path, source })? {
+            Claim::Taken => Ok(true),
+            // What a dead one left is swept by gc.
+            Claim::Ours(_) | Claim::Gone => Ok(false),
+        }
+    }
 }
 
 impl Lease {
@@ -80,6 +93,11 @@ impl Lease {
             refs::add(transaction, LEASE, &self.0.id, targets)?;
             Ok(())
         })
+    }
+
+    /// Its name, by which others can ask whether it lasts: [`Store::has_lease`].
+    pub fn id(&self) -> &str {
+        &self.0.id
     }
 
     pub(crate) fn store(&self) -> &Store {

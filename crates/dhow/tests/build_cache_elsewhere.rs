@@ -25,7 +25,7 @@ const FILES: &[(&str, &str)] =
     &[("Dockerfile", DOCKERFILE), ("lib/one", "1\n"), ("lib/two", "2\n"), ("a.txt", "a\n"), ("b.txt", "b\n")];
 
 /// The store is empty again, as on another machine.
-fn other_machine(rig: &Rig) {
+pub(crate) fn other_machine(rig: &Rig) {
     let store = rig.path("root");
     if store.exists() {
         let images = rig.run("dhow images -q").stdout;
@@ -38,28 +38,28 @@ fn other_machine(rig: &Rig) {
 
 /// Builds and returns what was told, with the ID that the last step wrote: it is new each time it runs.
 #[track_caller]
-fn build(rig: &Rig, flags: &str) -> (String, String) {
+pub(crate) fn build(rig: &Rig, flags: &str) -> (String, String) {
     let shell = rig.context("app", FILES);
     let told = shell.run(&format!("dhow build --progress=plain -t app {flags} ."));
     assert_eq!(told.status, 0, "{}", told.both());
     (told.both(), rig.ok("dhow run --rm app"))
 }
 
-fn cached(told: &str, from: &str) -> usize {
+pub(crate) fn cached(told: &str, from: &str) -> usize {
     told.lines().filter(|line| line.ends_with(&format!("CACHED from {from}"))).count()
 }
 
-fn json(path: &Path) -> Value {
+pub(crate) fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).expect("a document")).expect("JSON")
 }
 
-fn blob(folder: &Path, digest: &Value) -> PathBuf {
+pub(crate) fn blob(folder: &Path, digest: &Value) -> PathBuf {
     let digest = digest.as_str().expect("a digest");
     folder.join("blobs/sha256").join(digest.strip_prefix("sha256:").expect("a SHA-256"))
 }
 
 /// The manifest of a cache in a folder.
-fn manifest(folder: &Path) -> Value {
+pub(crate) fn manifest(folder: &Path) -> Value {
     json(&blob(folder, &json(&folder.join("index.json"))["manifests"][0]["digest"]))
 }
 

@@ -1,5 +1,7 @@
 //! What dhow remembers of builds, and what it says about them.
 
+use rustix::process::Signal;
+
 use crate::rig::{Rig, Shell};
 
 /// A step that prints on both streams, and one whose program reads a file.
@@ -10,6 +12,39 @@ fn talkative(rig: &Rig) -> Shell<'_> {
 
 fn json(rig: &Rig, line: &str) -> serde_json::Value {
     serde_json::from_str(&rig.ok(line)).expect("JSON")
+}
+
+/// What became of the steps of a build.
+fn outcomes(rig: &Rig, build: &str) -> Vec<String> {
+    let inspected = json(rig, &format!("docker builder history inspect {build} --format json"));
+    let steps = inspected["Steps"].as_array().expect("steps").iter();
+    steps.map(|step| step["Status"].as_str().expect("a status").to_owned()).collect()
+}
+
+#[test]
+fn a_build_under_way_is_listed_and_one_that_was_killed_is_told() {
+    let Some(rig) = Rig::start() else { return };
+    let dockerfile = "FROM alpine\nRUN echo made > /made\nRUN echo step-$((1+2)); sleep 600\nCMD [\"x\"]\n";
+    let app = rig.context("app", &[("Dockerfile", dockerfile)]);
+    let mut build = app.spawn("dhow build --progress=plain -t app .");
+    build.wait_for("step-3");
+    let listed = |format: &str| rig.ok(&format!("dhow builder history ls --format '{format}'"));
+    assert_eq!(listed("{{.Name}} {{.Status}} {{.CompletedSteps}}/{{.TotalSteps}}"), "app:latest Running 2/4");
+    let id = listed("{{.Ref}}");
+    assert_eq!(outcomes(&rig, &id), ["CACHED", "DONE", "RUNNING", "-"]);
+
+    build.signal(Signal::KILL);
+    build.finish();
+    assert_eq!(listed("{{.Ref}} {{.Status}} {{.Duration}}|{{.CompletedAt}}|"), format!("{id} Killed ||"));
+    assert_eq!(outcomes(&rig, &id), ["CACHED", "DONE", "CANCELED", "-"]);
+    assert_eq!(rig.ok("dhow builder history ls --filter status=killed --format '{{.Ref}}'"), id);
+
+    // What is under way is not what `the latest` means.
+    let mut build = app.spawn("dhow build --progress=plain .");
+    build.wait_for("step-3");
+    assert_eq!(outcomes(&rig, ""), ["CACHED", "DONE", "CANCELED", "-"]);
+    assert!(listed("{{.Status}}").starts_with("Running\nKilled"));
+    drop(build);
 }
 
 #[test]

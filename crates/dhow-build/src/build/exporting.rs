@@ -23,10 +23,10 @@ impl Build<'_, '_> {
         let now = (self.builder.clock)().to_string();
         let targets = &self.plan.targets;
         let made = targets.iter().map(|target| self.made(target, &done.rootfs, elsewhere, &now)).collect();
-        let built = self.export(made)?;
+        let built = self.export(made, done)?;
         self.remember(&done.images, known)?;
         let targets: Vec<VertexId> = targets.iter().map(|target| self.plan.target(target).vertex).collect();
-        let outcome = Outcome { targets: &targets, rootfs: &done.rootfs, now: &now };
+        let outcome = self.outcome(&targets, &done.rootfs, &now);
         self.export_caches(elsewhere, &outcome)?;
         Ok(built)
     }
@@ -43,8 +43,7 @@ impl Build<'_, '_> {
         let rootfs = &done[&stage.vertex];
         let mut config = self.assemble(stage, &stage.config, stage.history.len(), rootfs, done);
         if self.request.cache.is_inline()
-            && let Some((field, records)) =
-                elsewhere.inline(&Outcome { targets: &[stage.vertex], rootfs: done, now })
+            && let Some((field, records)) = elsewhere.inline(&self.outcome(&[stage.vertex], done, now))
         {
             config.other.insert(field.to_owned(), records.into());
         }
@@ -56,7 +55,19 @@ impl Build<'_, '_> {
         }
     }
 
-    fn export(&self, made: Vec<Made>) -> Result<Built, BuildError> {
+    fn outcome<'o>(
+        &self,
+        targets: &'o [VertexId],
+        rootfs: &'o HashMap<VertexId, Rootfs>,
+        now: &'o str,
+    ) -> Outcome<'o> {
+        let latest = self.epoch.and_then(|epoch| jiff::Timestamp::from_second(epoch).ok());
+        Outcome { targets, rootfs, now, latest }
+    }
+
+    fn export(&self, made: Vec<Made>, done: &Done) -> Result<Built, BuildError> {
+        let provenance = self.request.output.provenance.as_ref();
+        let provenance = provenance.map(|request| self.provenance(request, done));
         let export = Export {
             images: self.builder.images,
             registry: self.builder.registry,
@@ -64,6 +75,7 @@ impl Build<'_, '_> {
             names: &self.request.names,
             is_multi: export::is_multi(self.request),
             epoch: self.epoch,
+            provenance: provenance.as_ref(),
             lease: self.lease,
             observer: self.observer,
             now: self.now(),

@@ -15,6 +15,7 @@ use crate::event::BuildEvent;
 use crate::lower::{NamedContext, World};
 use crate::parsed::Parsed;
 use crate::plan::{BaseImage, Layer};
+use crate::provenance::Material;
 use crate::request::BuildRequest;
 
 impl<'b> Builder<'b> {
@@ -70,7 +71,7 @@ impl BuildWorld<'_, '_> {
     fn base_config(&self, reference: &Reference, platform: &Platform) -> Result<BaseImage, StepError> {
         let client = &self.builder.registry;
         let config = self.builder.images.config_of(client, reference, platform, self.lease)?;
-        Ok(BaseImage { layers: Vec::new(), config })
+        Ok(BaseImage { layers: Vec::new(), config, source: None })
     }
 }
 
@@ -87,7 +88,10 @@ impl World for BuildWorld<'_, '_> {
         let image =
             images.ensure(&self.builder.registry, reference, platform, policy, self.lease, now, &told)?;
         let config = images.config(&image.record.id).map_err(while_doing("cannot read the base image"))?;
-        base_image(images, config)
+        // One that was built here has no manifest until it travels; then it is its own ID.
+        let digest = image.record.target.as_ref().map_or(image.record.id, |target| target.digest);
+        let source = Material::image(reference, platform, &digest);
+        Ok(BaseImage { source: Some(source), ..base_image(images, config)? })
     }
 
     fn layout(&self, layout: &Layout, platform: &Platform) -> Result<BaseImage, StepError> {
@@ -138,7 +142,7 @@ fn base_image(images: &Images, config: ImageConfig) -> Result<BaseImage, StepErr
         size_bytes: 0,
         snapshot: Some(snapshot.to_string()),
     });
-    Ok(BaseImage { layers: layers.collect(), config })
+    Ok(BaseImage { layers: layers.collect(), config, source: None })
 }
 
 /// The folders among the named contexts.

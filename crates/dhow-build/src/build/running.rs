@@ -20,6 +20,7 @@ use crate::execute::{Executor, Rootfs};
 use crate::history::History;
 use crate::log::{Logs, StepLog};
 use crate::plan::PlannedStep;
+use crate::provenance::Material;
 use crate::run::{CacheMounts, Kept, RunSteps};
 use crate::stop::Stop;
 
@@ -29,6 +30,8 @@ pub(super) struct Done {
     pub rootfs: HashMap<VertexId, Rootfs>,
     pub images: HashMap<StepId, Digest>,
     pub logs: HashMap<VertexId, StepLog>,
+    /// What came from elsewhere.
+    pub materials: HashMap<VertexId, Material>,
 }
 
 impl Build<'_, '_> {
@@ -77,6 +80,7 @@ impl Build<'_, '_> {
             steps: self.plan.steps.iter().map(|step| step.info.clone()).collect(),
             places: steps.iter().map(|(vertex, step)| (*vertex, step.info.id.0)).collect(),
             identity: self.source.identity.to_owned(),
+            build: self.recorder.id().to_owned(),
             found: OnceLock::new(),
         };
         let locks = locks_dir(self.builder.run_dir);
@@ -140,11 +144,13 @@ impl Build<'_, '_> {
         self.finish_logs(&logs, &steps);
         let blamed = solved.as_ref().err().map(|error| error.vertex);
         self.keep_remains(&executor, blamed, &done);
+        let materials = executor.materials(self.plan);
         // The copies it made of the build context go with it.
         drop(executor);
         let solved = solved.map_err(|error| self.failed(self.blamed(error.vertex, &steps), error.error));
-        let done = done.into_inner().expect("no observer panics");
+        let done = Done { materials, ..done.into_inner().expect("no observer panics") };
         let fetched = solved.and_then(|_| self.bring(elsewhere, &cache, &done.rootfs, &steps));
+        self.recorder.left_elsewhere(&cache.left_elsewhere());
         let touched = cache.touch(self.now());
         fetched?;
         touched?;

@@ -5,7 +5,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use dhow_image::LayerForm;
+use dhow_layer::Compression;
 use dhow_oci::{Digest, Reference};
+
+use crate::layer_form::{COMPRESSIONS, FormError, SaidForm};
 
 /// The tag of a cache in a folder that holds several.
 const TAG_DEFAULT: &str = "latest";
@@ -58,6 +62,8 @@ pub struct CacheTo {
     pub mode: CacheMode,
     /// The shape of the document that lists it.
     pub form: CacheForm,
+    /// How its layers are packed.
+    pub layers: LayerForm,
     /// Whether a build goes on without it.
     pub ignore_error: bool,
 }
@@ -243,12 +249,14 @@ impl FromStr for CacheTo {
             Kind::Inline => CacheForm::default(),
             _ => attributes.form()?,
         };
-        if kind != Kind::Inline {
-            attributes.refuse_compression()?;
-        }
+        // Layers within an image are packed as those of the image.
+        let layers = match kind {
+            Kind::Inline => LayerForm::default(),
+            _ => attributes.layers(form)?,
+        };
         let ignore_error = attributes.flag("ignore-error")?.unwrap_or(false);
         attributes.end()?;
-        Ok(CacheTo { place, mode, form, ignore_error })
+        Ok(CacheTo { place, mode, form, layers, ignore_error })
     }
 }
 
@@ -259,6 +267,7 @@ impl CacheTo {
             place: CachePlace::Inline,
             mode: CacheMode::Min,
             form: CacheForm::default(),
+            layers: LayerForm::default(),
             ignore_error: false,
         }
     }
@@ -376,19 +385,21 @@ impl Attributes {
         }
     }
 
-    /// Layers leave as they came, or else in gzip.
-    fn refuse_compression(&mut self) -> Result<()> {
-        let compression = self.take("compression").filter(|value| value != "gzip");
-        let level = self.take("compression-level");
-        let force = self.flag("force-compression")?.filter(|force| *force).map(|force| force.to_string());
-        let given =
-            [("compression", compression), ("compression-level", level), ("force-compression", force)];
-        match given.into_iter().find_map(|(name, value)| Some((name, value?))) {
-            Some((name, value)) => {
-                Err(bad(name, &value, &"layers are compressed with gzip, nothing else is supported yet"))
-            }
-            None => Ok(()),
+    fn layers(&mut self, form: CacheForm) -> Result<LayerForm> {
+        let said = SaidForm {
+            compression: self.take("compression"),
+            level: self.parsed("compression-level")?,
+            force: self.flag("force-compression")?,
+        };
+        let layers = said.form().map_err(form_error)?.unwrap_or_default();
+        if (form, layers.compression) == (CacheForm::DockerIndex, Compression::Zstd) {
+            return Err(bad(
+                "compression",
+                "zstd",
+                &"it needs oci-mediatypes=true: Docker's types know no zstd",
+            ));
         }
+        Ok(layers)
     }
 
     /// Nothing may be left over.
@@ -397,6 +408,15 @@ impl Attributes {
             Some(name) => Err(CacheAttributeError::Unknown { kind: self.kind.map_or("", Kind::name), name }),
             None => Ok(()),
         }
+    }
+}
+
+fn form_error(error: FormError) -> CacheAttributeError {
+    match &error {
+        FormError::Unsupported(value) => bad("compression", value, &"it is not supported yet"),
+        FormError::Unknown(value) => bad("compression", value, &COMPRESSIONS),
+        FormError::Meaningless => bad("compression", "uncompressed", &"it has no levels"),
+        FormError::Level { level, .. } => bad("compression-level", &level.to_string(), &error),
     }
 }
 
@@ -437,8 +457,10 @@ mod tests {
 
     fn to(text: &str) -> String {
         match text.parse::<CacheTo>() {
-            Ok(CacheTo { mode, form, ignore_error, place }) => {
-                format!("{place:?} {mode:?} {form:?} {ignore_error}")
+            Ok(CacheTo { mode, form, layers, ignore_error, place }) => {
+                let LayerForm { compression, level, force } = layers;
+                let layers = format!("{compression} {} {force}", level.unwrap_or_default());
+                format!("{place:?} {mode:?} {form:?} {layers} {ignore_error}")
             }
             Err(error) => format!("error: {error}"),
         }
@@ -455,11 +477,13 @@ mod tests {
     #[test]
     fn a_cache_to_write_says_how() {
         let registry = to("type=registry,ref=user/app,mode=max,compression=gzip,ignore-error=true");
-        assert!(registry.ends_with("Max ImageManifest true"), "{registry}");
+        assert!(registry.ends_with("Max ImageManifest gzip 0 false true"), "{registry}");
         assert!(to("type=local,dest=c,image-manifest=false").contains("Min Index"));
         assert!(
             to("type=local,dest=c,oci-mediatypes=false,reset=true").contains("reset: true } Min DockerIndex")
         );
+        let packed = to("type=registry,ref=a,compression=zstd,compression-level=19,force-compression=true");
+        assert!(packed.ends_with("Min ImageManifest zstd 19 true false"), "{packed}");
         assert!(to("type=inline").starts_with("Inline Min"));
     }
 
@@ -480,16 +504,29 @@ mod tests {
             ("type=local,dest=a,scope=b", "error: a cache of type local has no attribute \"scope\""),
             ("type=inline,mode=max", "error: mode=max: an image holds the layers it has, which is min"),
             (
-                "type=local,dest=a,compression=zstd",
-                "error: compression=zstd: layers are compressed with gzip, nothing else is supported yet",
+                "type=inline,compression=zstd",
+                "error: a cache of type inline has no attribute \"compression\"",
+            ),
+            ("type=local,dest=a,compression=estargz", "error: compression=estargz: it is not supported yet"),
+            (
+                "type=local,dest=a,compression=lz4",
+                "error: compression=lz4: the compressions are uncompressed, gzip and zstd",
+            ),
+            (
+                "type=local,dest=a,compression=uncompressed,compression-level=1",
+                "error: compression=uncompressed: it has no levels",
+            ),
+            (
+                "type=local,dest=a,compression=zstd,oci-mediatypes=false",
+                "error: compression=zstd: it needs oci-mediatypes=true: Docker's types know no zstd",
             ),
             (
                 "type=local,dest=a,oci-mediatypes=false,image-manifest=true",
                 "error: image-manifest=true: it needs oci-mediatypes=true",
             ),
             (
-                "type=local,dest=a,compression-level=9",
-                "error: compression-level=9: layers are compressed with gzip, nothing else is supported yet",
+                "type=local,dest=a,compression-level=10",
+                "error: compression-level=10: levels of gzip are 0 to 9",
             ),
             ("type=local,dest", "error: \"dest\" is not of the form name=value"),
         ] {

@@ -65,7 +65,7 @@ pub(super) struct Exported<'a> {
     pub id: VertexId,
     pub key: &'a Key,
     /// Its layers, if they go along.
-    pub result: Option<(Vec<DiffId>, &'a str)>,
+    pub result: Option<(Vec<DiffId>, String)>,
 }
 
 /// A cache that is ready to leave. Layers are named by what they unpack to.
@@ -186,6 +186,25 @@ pub(crate) struct Outcome<'a> {
     pub rootfs: &'a HashMap<VertexId, Rootfs>,
     /// The time for steps that do not say when they were made.
     pub now: &'a str,
+    /// The latest time that is told: `SOURCE_DATE_EPOCH`, so that equal builds have equal caches.
+    pub latest: Option<jiff::Timestamp>,
+}
+
+impl Outcome<'_> {
+    /// When a file system was made.
+    fn time(&self, rootfs: &Rootfs) -> String {
+        self.cut(rootfs.created.as_deref().unwrap_or(self.now))
+    }
+
+    /// A time as it is told.
+    fn cut(&self, text: &str) -> String {
+        let (text, time) = match text.parse::<jiff::Timestamp>() {
+            Ok(time) => (text, Some(time)),
+            Err(_) => (self.now, self.now.parse().ok()),
+        };
+        let later = self.latest.filter(|latest| time.is_some_and(|time| time > *latest));
+        later.map_or_else(|| text.to_owned(), |latest| latest.to_string())
+    }
 }
 
 fn stack(rootfs: &Rootfs) -> Vec<DiffId> {
@@ -255,8 +274,7 @@ impl Elsewhere<'_> {
             let rootfs = outcome.rootfs.get(&id);
             // An image is had from where it is.
             let is_image = matches!(self.plan.graph.vertex(id).op, Op::Base { .. });
-            let result =
-                rootfs.filter(|_| !is_image).map(|rootfs| (stack(rootfs), time(rootfs, outcome.now)));
+            let result = rootfs.filter(|_| !is_image).map(|rootfs| (stack(rootfs), outcome.time(rootfs)));
             let result = result.filter(|(stack, _)| {
                 !stack.is_empty()
                     && (mode == CacheMode::Max || images.iter().any(|image| image.starts_with(stack)))
@@ -273,11 +291,14 @@ impl Elsewhere<'_> {
         outcome: &Outcome<'_>,
         to: &CacheTo,
     ) -> Result<HashMap<DiffId, Descriptor>, CacheExportError> {
-        let made_at: HashMap<DiffId, &str> = outcome
-            .rootfs
-            .values()
-            .filter_map(|rootfs| Some((rootfs.layers.last()?.diff_id, time(rootfs, outcome.now))))
-            .collect();
+        // A step that changed no file stands on the layer of an earlier one, which counts.
+        let mut made_at: HashMap<DiffId, String> = HashMap::new();
+        for rootfs in outcome.rootfs.values() {
+            let Some(layer) = rootfs.layers.last() else { continue };
+            let time = outcome.time(rootfs);
+            let held = made_at.entry(layer.diff_id).or_insert_with(|| time.clone());
+            *held = time.min(std::mem::take(held));
+        }
         let by_stack: HashMap<Vec<DiffId>, &Rootfs> =
             outcome.rootfs.values().map(|rootfs| (stack(rootfs), rootfs)).collect();
         let is_below: BTreeSet<usize> = draft.layers.iter().filter_map(|(_, below)| *below).collect();
@@ -292,11 +313,11 @@ impl Elsewhere<'_> {
                 if layers.contains_key(&diff_id) {
                     continue;
                 }
-                let blob = self.images.layer_blob(&stack, position, self.lease)?;
+                let blob = self.images.layer_blob(&stack, position, &to.layers, self.lease)?;
                 let mut layer = Descriptor::new(to.form.layer(&blob.media_type), blob.digest, blob.size);
                 layer.annotations.insert(UNCOMPRESSED.to_owned(), diff_id.to_string());
-                let created = made_at.get(&diff_id).copied().unwrap_or(outcome.now);
-                layer.annotations.insert(CREATED_AT.to_owned(), created.to_owned());
+                let created = made_at.get(&diff_id).cloned().unwrap_or_else(|| outcome.cut(outcome.now));
+                layer.annotations.insert(CREATED_AT.to_owned(), created);
                 layers.insert(diff_id, layer);
             }
         }
@@ -371,11 +392,6 @@ impl Elsewhere<'_> {
 }
 
 /// When a file system was made. Images say what they like about that, and others read it as a time.
-fn time<'t>(rootfs: &'t Rootfs, now: &'t str) -> &'t str {
-    let created = rootfs.created.as_deref();
-    created.filter(|text| text.parse::<jiff::Timestamp>().is_ok()).unwrap_or(now)
-}
-
 /// All that is sent.
 struct Parcel<'a> {
     layers: &'a [Descriptor],

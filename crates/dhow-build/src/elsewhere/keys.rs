@@ -84,7 +84,7 @@ impl Keys<'_> {
         // Every field is named here, so that a new one is not forgotten in the key.
         let operations = match &vertex.op {
             Op::All => return None,
-            Op::Base { layers, created: _ } => {
+            Op::Base { layers, created: _, source: _ } => {
                 let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id).collect();
                 let chain = *chain_ids(&diff_ids).last()?;
                 vec![Operation::new(|_| (llb::image(&chain), Vec::new()))]

@@ -9,14 +9,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use dhow_image::Images;
 use dhow_layer::{DiffOptions, TarTree};
-use dhow_oci::DiffId;
+use dhow_oci::{DiffId, Digest, Digester};
 use dhow_snapshot::Snapshotter as _;
 use dhow_sys::beneath::{Root, Time, proc_path};
 use dhow_sys::node;
@@ -25,9 +25,12 @@ use rustix::fs::{FileType, Stat};
 use crate::copy::{is_copied, modified};
 use crate::error::{ExportError, while_doing};
 use crate::execute::mount;
+use crate::provenance::Subject;
 
 /// Begins the names of staging folders.
 const STAGING: &str = ".dhow-output-";
+/// How much of a file is read at once.
+const READ_BYTES: usize = 1 << 18;
 /// The mode of folders until they are filled.
 const STAGING_MODE: u32 = 0o700;
 
@@ -37,9 +40,21 @@ pub(super) struct Tree {
     pub folder: PathBuf,
     /// The layers they are in, lowest first.
     pub layers: Vec<DiffId>,
+    /// A file that is told about them, and not one of theirs: its name and content.
+    pub beside: Option<(String, Vec<u8>)>,
 }
 
 impl Tree {
+    /// Its regular files by their paths.
+    pub(super) fn subjects(&self, images: &Images) -> Result<Vec<Subject>, ExportError> {
+        let mut subjects = Vec::new();
+        if let Some(root) = self.mount(images)? {
+            gather(&root, Path::new(""), &mut subjects)?;
+        }
+        subjects.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(subjects)
+    }
+
     /// The file system, to look at; `None` if there are no layers.
     fn mount(&self, images: &Images) -> Result<Option<Root>, ExportError> {
         if self.layers.is_empty() {
@@ -50,6 +65,39 @@ impl Tree {
         names.reverse();
         let spec = images.snapshots().view(&names).map_err(while_doing("cannot look at the result"))?;
         Ok(Some(mount(&spec)?))
+    }
+}
+
+fn gather(root: &Root, path: &Path, subjects: &mut Vec<Subject>) -> Result<(), ExportError> {
+    let dir = root.open_dir(path).map_err(reading(path))?;
+    for entry in node::read_dir(&dir).map_err(reading(path))? {
+        let path = path.join(&entry.name);
+        let reading = reading(&path);
+        match FileType::from_raw_mode(root.stat(&path).map_err(&reading)?.st_mode) {
+            FileType::Directory => gather(root, &path, subjects)?,
+            FileType::RegularFile => {
+                let file = root.open_file(&path).map_err(&reading)?;
+                let digest = digest_of(file).map_err(&reading)?;
+                subjects.push(Subject { name: path.to_string_lossy().into_owned(), digest });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn reading(path: &Path) -> impl Fn(io::Error) -> ExportError + '_ {
+    move |source| ExportError::Read { path: Path::new("/").join(path), source }
+}
+
+fn digest_of(mut file: File) -> io::Result<Digest> {
+    let mut digester = Digester::sha256();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(digester.finish()),
+            count => digester.update(&buffer[..count]),
+        }
     }
 }
 
@@ -67,10 +115,13 @@ pub(super) fn write_tar(
             }
             None => None,
         };
-        roots.push((tree.folder.clone(), root));
+        roots.push((tree, root));
     }
-    let trees = roots.iter().filter_map(|(folder, root)| {
-        Some(TarTree { folder: folder.clone(), dir: PathBuf::from(proc_path(&root.as_ref()?.as_fd())) })
+    let is_something = |(tree, root): &&(&Tree, Option<_>)| root.is_some() || tree.beside.is_some();
+    let trees = roots.iter().filter(is_something).map(|(tree, root)| TarTree {
+        folder: tree.folder.clone(),
+        dir: root.as_ref().map(|root| PathBuf::from(proc_path(&root.as_fd()))),
+        beside: tree.beside.clone(),
     });
     let options = DiffOptions { mtime_max: epoch, ..DiffOptions::default() };
     let written = dhow_layer::write_tar_of(&trees.collect::<Vec<_>>(), output, &options);
@@ -152,6 +203,14 @@ fn sweep(parent: &Path) {
 fn fill(images: &Images, tree: &Tree, epoch: Option<i64>, staging: &Path) -> Result<(), ExportError> {
     let to = Root::open(staging).map_err(writing(staging))?;
     to.mkdirs(&tree.folder, 0o755).map_err(writing(&tree.folder))?;
+    if let Some((name, bytes)) = &tree.beside {
+        let path = tree.folder.join(name);
+        let written = to.create_file(&path, 0o644).and_then(|mut file| file.write_all(bytes));
+        written.map_err(writing(&path))?;
+        if let Some(seconds) = epoch {
+            to.set_times(&path, Time { seconds, nanoseconds: 0 }).map_err(writing(&path))?;
+        }
+    }
     let Some(from) = tree.mount(images)? else { return Ok(()) };
     let mut copy = Copy { from, to, folder: &tree.folder, epoch, links: HashMap::new() };
     copy.directory(Path::new(""))

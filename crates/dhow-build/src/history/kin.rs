@@ -6,7 +6,7 @@
 
 use dhow_solver::CacheKey;
 
-use super::{BuildRecord, StepOutcome};
+use super::{BuildRecord, StepOutcome, StepRecord};
 use crate::event::StepInfo;
 
 /// Builds of the same Dockerfile that are looked at.
@@ -17,10 +17,34 @@ const SIMILAR_MAX: usize = 2;
 const STEPS_MAX: usize = 500;
 
 /// An earlier attempt at a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Attempt {
-    pub key: CacheKey,
-    pub failed: bool,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// It came to a result.
+    Done(CacheKey),
+    /// It failed.
+    Failed(CacheKey),
+    /// Its result stayed in this cache elsewhere. It has no key if what it was made of was not here either.
+    Elsewhere(Option<CacheKey>, String),
+}
+
+impl Attempt {
+    fn of(step: &StepRecord, is_same_text: bool) -> Option<Attempt> {
+        match (step.outcome, step.key, &step.elsewhere) {
+            (StepOutcome::Cached, key, Some(cache)) => {
+                (key.is_some() || is_same_text).then(|| Attempt::Elsewhere(key, cache.clone()))
+            }
+            (StepOutcome::Cached | StepOutcome::Done, key, _) => key.map(Attempt::Done),
+            (StepOutcome::Failed, key, _) => key.map(Attempt::Failed),
+            (StepOutcome::NotReached | StepOutcome::Running | StepOutcome::Canceled, ..) => None,
+        }
+    }
+
+    pub(crate) fn key(&self) -> Option<CacheKey> {
+        match self {
+            Attempt::Done(key) | Attempt::Failed(key) => Some(*key),
+            Attempt::Elsewhere(key, _) => *key,
+        }
+    }
 }
 
 /// Earlier attempts by the place of the step in `steps`, the latest first. `builds` are all that are known,
@@ -41,10 +65,7 @@ pub(crate) fn attempts(steps: &[StepInfo], identity: &str, builds: &[BuildRecord
     for build in kin {
         for (ours, theirs) in beside(steps, build) {
             let step = &build.steps[theirs];
-            let failed = step.outcome == StepOutcome::Failed;
-            let attempt = step.key.map(|key| Attempt { key, failed });
-            let ended = matches!(step.outcome, StepOutcome::Cached | StepOutcome::Done | StepOutcome::Failed);
-            attempts[ours].extend(attempt.filter(|_| ended));
+            attempts[ours].extend(Attempt::of(step, step.text == steps[ours].text));
         }
     }
     attempts

@@ -1,13 +1,15 @@
 //! Writes down what happens during a build, as it happens.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard};
 
 use dhow_dockerfile::Diagnostic;
 use dhow_solver::CacheKey;
+use dhow_store::{Lease, Store};
 
-use super::{BuildRecord, RecordedRequest, StepOutcome, StepRecord};
+use super::{BuildRecord, BuildStatus, History, RecordedRequest, StepOutcome, StepRecord};
 use crate::error::BuildError;
-use crate::event::{BuildEvent, Built, StepId, StepInfo};
+use crate::event::{BuildEvent, Built, StepId, StepInfo, StepResult};
 use crate::facts::is_secret;
 use crate::log::StepLog;
 use crate::request::BuildRequest;
@@ -17,12 +19,17 @@ const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const TIME_DIGITS: usize = 10;
 const RANDOM_DIGITS: usize = 15;
 
-/// Takes notes of one build.
-pub(crate) struct Recorder {
+/// Takes notes of one build, and keeps them in the store as far as others may want to see them.
+pub(crate) struct Recorder<'a> {
+    store: &'a Store,
+    lease: &'a Lease,
+    request: &'a BuildRequest,
     clock: fn() -> jiff::Timestamp,
     id: String,
     started: jiff::Timestamp,
     notes: Mutex<Notes>,
+    /// Held while notes are written, so that none are by older ones.
+    saving: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -33,15 +40,26 @@ struct Notes {
     steps: Vec<StepRecord>,
 }
 
-impl Recorder {
-    pub(crate) fn new(clock: fn() -> jiff::Timestamp) -> Recorder {
+impl<'a> Recorder<'a> {
+    pub(crate) fn new(
+        store: &'a Store,
+        lease: &'a Lease,
+        request: &'a BuildRequest,
+        clock: fn() -> jiff::Timestamp,
+    ) -> Recorder<'a> {
         let started = clock();
-        Recorder { clock, id: id(started), started, notes: Mutex::new(Notes::default()) }
+        let (notes, saving) = Default::default();
+        Recorder { store, lease, request, clock, id: id(started), started, notes, saving }
     }
 
     /// The id of the build.
     pub(crate) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// When it began.
+    pub(crate) fn started(&self) -> jiff::Timestamp {
+        self.started
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -53,6 +71,8 @@ impl Recorder {
         let mut notes = self.notes();
         notes.dockerfile = dockerfile.to_owned();
         notes.identity = identity.to_owned();
+        drop(notes);
+        self.save();
     }
 
     pub(crate) fn keyed(&self, id: StepId, key: CacheKey) {
@@ -62,6 +82,13 @@ impl Recorder {
     /// The log of a step that did not come to a result.
     pub(crate) fn log(&self, id: StepId, log: Option<StepLog>) {
         self.step(id, |step, _| step.log = log);
+    }
+
+    /// Of the steps that were found elsewhere only those with these keys were left there.
+    pub(crate) fn left_elsewhere(&self, keys: &BTreeSet<CacheKey>) {
+        for step in &mut self.notes().steps {
+            step.elsewhere = step.elsewhere.take().filter(|_| step.key.is_none_or(|key| keys.contains(&key)));
+        }
     }
 
     fn step(&self, id: StepId, note: impl FnOnce(&mut StepRecord, i64)) {
@@ -77,23 +104,41 @@ impl Recorder {
             BuildEvent::Planned(steps) => self.notes().steps = steps.iter().map(unreached).collect(),
             BuildEvent::Started(id) => self.step(*id, |step, now| {
                 step.started_us = Some(now);
-                step.outcome = StepOutcome::Done;
+                step.outcome = StepOutcome::Running;
+                // An earlier attempt may have come to more.
+                (step.key, step.elsewhere) = (None, None);
             }),
-            BuildEvent::Cached(id) | BuildEvent::CachedFrom(id, _) => {
-                self.step(*id, |step, _| step.outcome = StepOutcome::Cached);
-            }
+            BuildEvent::Cached(id) => self.step(*id, |step, _| step.outcome = StepOutcome::Cached),
+            BuildEvent::CachedFrom(id, cache) => self.step(*id, |step, _| {
+                step.outcome = StepOutcome::Cached;
+                step.elsewhere = Some((*cache).to_owned());
+            }),
             BuildEvent::Running(id, reason) => {
                 self.step(*id, |step, _| step.reason = Some((*reason).clone()));
+                self.save();
             }
-            BuildEvent::Finished(id, result) => self.step(*id, |step, now| {
-                step.ended_us = Some(now);
-                step.image = Some(result.image);
-                step.layer_bytes = result.layer_bytes;
-                step.log = result.log;
-            }),
+            BuildEvent::Finished(id, result) => self.finished(*id, result),
             BuildEvent::Failed(id) => self.ended(*id, StepOutcome::Failed),
             BuildEvent::GivenUp(id) => self.ended(*id, StepOutcome::Canceled),
             _ => {}
+        }
+    }
+
+    fn finished(&self, id: StepId, result: &StepResult) {
+        let mut has_run = false;
+        self.step(id, |step, now| {
+            has_run = step.reason.is_some();
+            if step.outcome == StepOutcome::Running {
+                step.outcome = StepOutcome::Done;
+            }
+            step.ended_us = Some(now);
+            step.image = Some(result.image);
+            step.layer_bytes = result.layer_bytes;
+            step.log = result.log;
+        });
+        // That others see steps that took no time a little later is no reason to write each of them down.
+        if has_run {
+            self.save();
         }
     }
 
@@ -109,42 +154,53 @@ impl Recorder {
     }
 
     /// The record of the build, now that it has ended; `None` if it did not even have a Dockerfile.
-    pub(crate) fn finish(
-        self,
-        request: &BuildRequest,
-        result: &Result<Built, BuildError>,
-    ) -> Option<BuildRecord> {
-        let Notes { dockerfile, identity, warnings, mut steps } =
-            self.notes.into_inner().expect("no thread panics while it holds the lock");
-        if dockerfile.is_empty() {
+    pub(crate) fn finish(&self, result: &Result<Built, BuildError>) -> Option<BuildRecord> {
+        let mut record = self.record()?;
+        record.ended_us = Some((self.clock)().as_microsecond());
+        record.image = result.as_ref().ok().map(|built| built.image);
+        record.error = result.as_ref().err().map(BuildError::report);
+        record.settle(false);
+        Some(record)
+    }
+
+    /// Keeps what is known so far. If that fails, the end of the build, which is kept as well, tells of it.
+    fn save(&self) {
+        let _saving = self.saving.lock().expect("no thread panics while it holds the lock");
+        if let Some(record) = self.record() {
+            let _ = History::new(self.store).put(&record);
+        }
+    }
+
+    fn record(&self) -> Option<BuildRecord> {
+        let notes = self.notes();
+        if notes.dockerfile.is_empty() {
             return None;
         }
-        // What had begun and heard of no end was left when the build failed.
-        for step in steps.iter_mut().filter(|step| step.started_us.is_some() && step.ended_us.is_none()) {
-            step.outcome = StepOutcome::Canceled;
-        }
+        let request = self.request;
         let build_args = request.build_args.iter().map(|(name, value)| {
             let value = (!is_secret(name)).then(|| value.clone());
             (name.clone(), value)
         });
         Some(BuildRecord {
-            id: self.id,
+            id: self.id.clone(),
             started_us: self.started.as_microsecond(),
-            ended_us: (self.clock)().as_microsecond(),
+            ended_us: None,
+            lease: self.lease.id().to_owned(),
+            status: BuildStatus::Running,
             request: RecordedRequest {
                 context: request.context.to_string(),
-                dockerfile,
-                identity,
+                dockerfile: notes.dockerfile.clone(),
+                identity: notes.identity.clone(),
                 target: request.target.clone(),
                 names: request.names.iter().map(ToString::to_string).collect(),
                 build_args: build_args.collect(),
                 platforms: request.platforms.iter().map(ToString::to_string).collect(),
                 no_cache: request.no_cache,
             },
-            image: result.as_ref().ok().map(|built| built.image),
-            error: result.as_ref().err().map(BuildError::report),
-            warnings,
-            steps,
+            image: None,
+            error: None,
+            warnings: notes.warnings.clone(),
+            steps: notes.steps.clone(),
         })
     }
 }
@@ -157,6 +213,7 @@ fn unreached(info: &StepInfo) -> StepRecord {
         text: info.text.clone(),
         line: info.line,
         outcome: StepOutcome::NotReached,
+        elsewhere: None,
         reason: None,
         key: None,
         started_us: None,

@@ -31,7 +31,7 @@ impl Lowering<'_> {
         }
         let platform = from.platform.clone().unwrap_or_else(|| self.platform.clone());
         let image = if base == "scratch" {
-            BaseImage { config: scratch(&platform), layers: Vec::new() }
+            BaseImage { config: scratch(&platform), layers: Vec::new(), source: None }
         } else {
             let reference = self.reference(base, stage.span)?;
             let image =
@@ -46,7 +46,7 @@ impl Lowering<'_> {
         });
         let history = history.collect();
         let mut config = image.config;
-        let vertex = self.base_vertex(base, image.layers, config.created.clone());
+        let vertex = self.base_vertex(base, image.layers, config.created.clone(), image.source);
         let triggers = start_from(&mut config);
         let planned = PlannedStage { base: vertex, vertex, config, history };
         let triggers = self.triggers(stage.span, &triggers)?;

@@ -147,7 +147,7 @@ impl Lowering<'_> {
             is_config: false,
         });
         let history = history.collect();
-        let vertex = self.base_vertex(name, image.layers, image.config.created.clone());
+        let vertex = self.base_vertex(name, image.layers, image.config.created.clone(), image.source);
         let planned = PlannedStage { base: vertex, vertex, config: image.config, history };
         StageEnd { planned, declared: Declared::default(), workdir_set: false }
     }
@@ -167,7 +167,7 @@ impl Lowering<'_> {
         source: CopySource,
         input: Option<VertexId>,
     ) -> VertexId {
-        let nothing = self.base_vertex("scratch", Vec::new(), None);
+        let nothing = self.base_vertex("scratch", Vec::new(), None, None);
         let op = CopyOp {
             buildkit_dest: "/".to_owned(),
             from,

@@ -63,7 +63,7 @@ impl Lowering<'_> {
         }
         let reference = self.reference(name, span)?;
         let image = self.world.base(&reference, &self.platform).map_err(|error| self.fail(span, error))?;
-        let vertex = self.base_vertex(name, image.layers, image.config.created);
+        let vertex = self.base_vertex(name, image.layers, image.config.created, image.source);
         self.images.insert(name.to_owned(), vertex);
         Ok(vertex)
     }

@@ -25,11 +25,11 @@ impl World for Images {
         if name.ends_with("shelled") {
             config.config.shell = Some(vec!["/bin/bash".to_owned(), "-c".to_owned()]);
         }
-        Ok(BaseImage { config, layers: Vec::new() })
+        Ok(BaseImage { config, layers: Vec::new(), source: None })
     }
 
     fn layout(&self, _: &Layout, platform: &Platform) -> Result<BaseImage, StepError> {
-        Ok(BaseImage { config: ImageConfig::scratch(platform), layers: Vec::new() })
+        Ok(BaseImage { config: ImageConfig::scratch(platform), layers: Vec::new(), source: None })
     }
 
     fn context_has(&self, _: &str) -> bool {

@@ -27,11 +27,11 @@ impl World for Images {
             config.config.on_build =
                 vec!["COPY --from=first /out /in".to_owned(), "ENV TRIGGERED=1".to_owned()];
         }
-        Ok(BaseImage { config, layers: Vec::new() })
+        Ok(BaseImage { config, layers: Vec::new(), source: None })
     }
 
     fn layout(&self, _: &Layout, platform: &Platform) -> Result<BaseImage, StepError> {
-        Ok(BaseImage { config: ImageConfig::scratch(platform), layers: Vec::new() })
+        Ok(BaseImage { config: ImageConfig::scratch(platform), layers: Vec::new(), source: None })
     }
 
     fn context_has(&self, _: &str) -> bool {

@@ -32,14 +32,20 @@ impl OutputError {
 /// The attributes of an output, each of which is asked for once.
 #[derive(Clone, Debug)]
 pub struct Attributes {
-    kind: String,
+    /// Whose they are, for errors.
+    of: String,
     values: BTreeMap<String, String>,
 }
 
 impl Attributes {
     /// The attributes of an output of this `type`.
     pub fn new(kind: &str, values: BTreeMap<String, String>) -> Attributes {
-        Attributes { kind: kind.to_owned(), values }
+        Attributes { of: format!("output {kind}"), values }
+    }
+
+    /// The attributes of an attestation of this `type`.
+    pub(super) fn of_attestation(kind: &str, values: BTreeMap<String, String>) -> Attributes {
+        Attributes { of: format!("attestation {kind}"), values }
     }
 
     pub(super) fn take(&mut self, key: &str) -> Option<String> {
@@ -70,7 +76,7 @@ impl Attributes {
     }
 
     pub(super) fn invalid(&self, key: &str, value: &str, hint: &str) -> OutputError {
-        OutputError::new(format!("invalid value {value:?} for {key} of output {}", self.kind)).hint(hint)
+        OutputError::new(format!("invalid value {value:?} for {key} of {}", self.of)).hint(hint)
     }
 
     /// Refuses an attribute that turns on what dhow does not do. Turning it off asks for nothing.
@@ -78,7 +84,7 @@ impl Attributes {
         if !self.values.contains_key(key) || self.truth(key) == Ok(Some(false)) {
             return Ok(());
         }
-        let error = OutputError::new(format!("{key} of output {} is not supported yet", self.kind));
+        let error = OutputError::new(format!("{key} of {} is not supported yet", self.of));
         Err(hint.map_or(error.clone(), |hint| error.hint(hint)))
     }
 
@@ -95,7 +101,7 @@ impl Attributes {
     pub(super) fn end(self) -> Result<(), OutputError> {
         match self.values.keys().next() {
             None => Ok(()),
-            Some(key) => Err(OutputError::new(format!("unknown attribute {key:?} of output {}", self.kind))),
+            Some(key) => Err(OutputError::new(format!("unknown attribute {key:?} of {}", self.of))),
         }
     }
 }

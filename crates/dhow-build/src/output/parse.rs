@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use dhow_image::{Annotation, AnnotationLevel, Dialect, LayerForm};
+use dhow_image::{Annotation, AnnotationLevel, Dialect};
 use dhow_layer::Compression;
 use dhow_oci::{Platform, Reference};
 
 use super::{ArchiveDest, Attributes, ImageOutput, LayoutDest, Output, OutputError, PackRequest, split_csv};
+use crate::layer_form::{COMPRESSIONS, FormError, SaidForm};
 
 /// Reads the value of `-o`. `stdout` gives standard output when something goes there, and may refuse.
 pub fn parse_output(
@@ -195,26 +196,13 @@ fn pack(attributes: &mut Attributes) -> Result<PackRequest, OutputError> {
     for key in ["oci-artifact", "attestation-inline", "prefer-nondist-layers", "compatibility-version"] {
         attributes.refuse(key, None)?;
     }
-    let compression = match attributes.take("compression").as_deref() {
-        None => None,
-        Some("uncompressed") => Some(Compression::None),
-        Some("gzip") => Some(Compression::Gzip),
-        Some("zstd") => Some(Compression::Zstd),
-        Some(other @ ("estargz" | "nydus" | "overlaybd")) => {
-            return Err(OutputError::new(format!("compression={other} is not supported yet"))
-                .hint("the compressions are uncompressed, gzip and zstd"));
-        }
-        Some(other) => {
-            let hint = "the compressions are uncompressed, gzip and zstd";
-            return Err(attributes.invalid("compression", other, hint));
-        }
+    let said = SaidForm {
+        compression: attributes.take("compression"),
+        level: attributes.number("compression-level")?,
+        force: attributes.truth("force-compression")?,
     };
-    let level: Option<u32> = attributes.number("compression-level")?;
-    // 0 is zstd's own word for its default, and gzip's for none at all.
-    let level = level.filter(|level| (compression, *level) != (Some(Compression::Zstd), 0));
-    let force = attributes.truth("force-compression")?;
-    let wanted = compression.unwrap_or(Compression::Gzip);
-    check_level(attributes, wanted, level)?;
+    let form = said.form().map_err(|error| form_error(attributes, error))?;
+    let wanted = form.unwrap_or_default().compression;
     let dialect = attributes.truth("oci-mediatypes")?;
     let dialect = dialect.map(|is_oci| if is_oci { Dialect::Oci } else { Dialect::Docker });
     if (dialect, wanted) == (Some(Dialect::Docker), Compression::Zstd) {
@@ -222,13 +210,11 @@ fn pack(attributes: &mut Attributes) -> Result<PackRequest, OutputError> {
             "compression=zstd wants oci-mediatypes=true: Docker's types know no zstd",
         ));
     }
-    let is_said = compression.is_some() || level.is_some() || force.is_some();
-    let form = LayerForm { compression: wanted, level, force: force.unwrap_or(false) };
     let notes = attributes.take_all("annotation");
     let annotations: Result<Vec<Annotation>, OutputError> =
         notes.iter().map(|(key, value)| annotation_attribute(key, value)).collect();
     Ok(PackRequest {
-        layers: is_said.then_some(form),
+        layers: form,
         dialect,
         rewrite_timestamp: attributes.truth("rewrite-timestamp")?,
         epoch: attributes.number("source-date-epoch")?,
@@ -236,24 +222,15 @@ fn pack(attributes: &mut Attributes) -> Result<PackRequest, OutputError> {
     })
 }
 
-fn check_level(
-    attributes: &Attributes,
-    compression: Compression,
-    level: Option<u32>,
-) -> Result<(), OutputError> {
-    let Some(level) = level else { return Ok(()) };
-    let allowed = match compression {
-        Compression::None => {
-            return Err(OutputError::new("compression-level means nothing without compression"));
+fn form_error(attributes: &Attributes, error: FormError) -> OutputError {
+    match &error {
+        FormError::Unsupported(_) => OutputError::new(error.to_string()).hint(COMPRESSIONS),
+        FormError::Unknown(name) => attributes.invalid("compression", name, COMPRESSIONS),
+        FormError::Meaningless => OutputError::new(error.to_string()),
+        FormError::Level { level, .. } => {
+            attributes.invalid("compression-level", &level.to_string(), &error.to_string())
         }
-        Compression::Gzip => 0..=9,
-        Compression::Zstd => 1..=22,
-    };
-    if allowed.contains(&level) {
-        return Ok(());
     }
-    let hint = format!("levels of {compression} are {} to {}", allowed.start(), allowed.end());
-    Err(attributes.invalid("compression-level", &level.to_string(), &hint))
 }
 
 /// `annotation[-LEVEL][[PLATFORM]].KEY=VALUE`, the attribute of an output.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use clap::ArgAction;
 use dhow_engine::{
-    ArchiveDest, Built, ImageOutput, LayoutDest, Output, OutputError, OutputRequest, parse_annotation,
-    parse_output,
+    ArchiveDest, Built, ImageOutput, LayoutDest, Output, OutputError, OutputRequest, ProvenanceRequest,
+    parse_annotation, parse_attestation, parse_output, parse_short_attestation,
 };
 use dhow_oci::Reference;
 use serde_json::{Map, Value, json};
@@ -36,11 +36,11 @@ pub(crate) struct OutputArgs {
     /// Make one layer of all that the build adds to its base
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, hide_possible_values = true)]
     squash: bool,
-    /// Attestation for the image; not supported yet
-    #[arg(long = "attest", value_name = "ATTESTATION", hide = true)]
+    /// Attestation for the image: type=provenance[,mode=min|max][,NAME=VALUE] (can be repeated)
+    #[arg(long = "attest", value_name = "ATTESTATION")]
     attestations: Vec<String>,
-    /// Short for --attest=type=provenance; only `false` is supported yet
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    /// Short for --attest type=provenance: true, false, or mode=min|max[,NAME=VALUE]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     provenance: Option<String>,
     /// Short for --attest=type=sbom; only `false` is supported yet
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
@@ -49,7 +49,6 @@ pub(crate) struct OutputArgs {
 
 impl OutputArgs {
     pub(crate) fn request(&self) -> Result<OutputRequest, CliError> {
-        self.check_attestations()?;
         let mut outputs = Vec::new();
         for text in &self.outputs {
             outputs.push(parse_output(text, &mut stdout).map_err(told)?);
@@ -60,7 +59,8 @@ impl OutputArgs {
             annotations.extend(parse_annotation(text).map_err(told)?);
         }
         let digest_wanted = self.metadata_file.is_some();
-        Ok(OutputRequest { outputs, annotations, squash: self.squash, digest_wanted })
+        let provenance = self.provenance()?;
+        Ok(OutputRequest { outputs, annotations, squash: self.squash, provenance, digest_wanted })
     }
 
     /// `--push` and `--load` are outputs of their own where there is none that they fit to.
@@ -88,20 +88,23 @@ impl OutputArgs {
         Ok(())
     }
 
-    fn check_attestations(&self) -> Result<(), CliError> {
-        let is_off = |value: &str| matches!(value.to_ascii_lowercase().as_str(), "false" | "0" | "f");
-        for (flag, value) in [("--provenance", &self.provenance), ("--sbom", &self.sbom)] {
-            if let Some(value) = value.as_deref().filter(|value| !is_off(value)) {
-                return Err(unsupported(&format!("{flag}={value}"), &format!("{flag}=false")));
+    /// What is to be told of how the image was made. What is said last counts, the short form most.
+    fn provenance(&self) -> Result<Option<ProvenanceRequest>, CliError> {
+        let mut wanted = None;
+        for text in &self.attestations {
+            let parsed = parse_attestation(text).map_err(told)?;
+            // Turning off another type says nothing about this one.
+            if parsed.is_some() || text.contains("type=provenance") {
+                wanted = parsed;
             }
         }
-        for value in &self.attestations {
-            let fields = dhow_engine::split_csv(value).map_err(told)?;
-            if !fields.iter().any(|field| field == "disabled=true") {
-                return Err(unsupported(&format!("--attest {value}"), "disabled=true in it"));
-            }
+        if let Some(text) = &self.sbom {
+            parse_short_attestation("sbom", text).map_err(told)?;
         }
-        Ok(())
+        match &self.provenance {
+            Some(text) => parse_short_attestation("provenance", text).map_err(told),
+            None => Ok(wanted),
+        }
     }
 
     /// Whether standard output is taken by the result itself.
@@ -127,11 +130,6 @@ impl OutputArgs {
         text.push('\n');
         write_whole(path, text.as_bytes())
     }
-}
-
-fn unsupported(what: &str, off: &str) -> CliError {
-    CliError::new(format!("{what}: attestations are not supported yet"))
-        .hint(format!("leave it out, or turn it off with {off}"))
 }
 
 /// What is known of the result, in buildx's words.

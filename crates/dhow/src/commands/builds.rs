@@ -1,6 +1,6 @@
 use std::io;
 
-use dhow_engine::{BuildRecord, Engine, MissReason, StepOutcome, StepRecord};
+use dhow_engine::{BuildRecord, BuildStatus, Engine, MissReason, StepOutcome, StepRecord};
 use dhow_template::format::{self, Columns};
 use dhow_template::units::human_size;
 use jiff::Timestamp;
@@ -56,7 +56,7 @@ enum BuildsCommand {
 /// List builds, the latest first
 #[derive(clap::Args, Debug)]
 pub(crate) struct LsArgs {
-    /// Show only builds that fit: name=PART, ref=ID, status=completed or status=error (can be repeated)
+    /// Show only builds that fit: name=PART, ref=ID, status=running, completed, error or killed (can be repeated)
     #[arg(long = "filter", value_name = "NAME=VALUE")]
     filters: Vec<String>,
     /// Format output by a Go template: 'table', 'table TEMPLATE', 'json' or 'TEMPLATE'
@@ -70,7 +70,7 @@ pub(crate) struct LsArgs {
 /// Show what a build printed, cached steps included
 #[derive(clap::Args, Debug)]
 pub(crate) struct LogsArgs {
-    /// Build: an id, `^1` for the last but one, or the name of an image [default: the latest]
+    /// Build: an id, `^1` for the last but one, or the name of an image [default: the latest that has ended]
     #[arg(value_name = "BUILD")]
     build: Option<String>,
     /// Only the output of this step, byte for byte: its number, STAGE/NUMBER or the beginning of it
@@ -81,7 +81,7 @@ pub(crate) struct LogsArgs {
 /// Show a build and its steps
 #[derive(clap::Args, Debug)]
 pub(crate) struct InspectArgs {
-    /// Build: an id, `^1` for the last but one, or the name of an image [default: the latest]
+    /// Build: an id, `^1` for the last but one, or the name of an image [default: the latest that has ended]
     #[arg(value_name = "BUILD")]
     build: Option<String>,
     /// Format output by a Go template, or 'json'
@@ -126,7 +126,12 @@ fn list(args: &LsArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
 
 /// The word that buildx has for it.
 pub(super) fn status(build: &BuildRecord) -> &'static str {
-    if build.error.is_none() { "Completed" } else { "Error" }
+    match build.status {
+        BuildStatus::Running => "Running",
+        BuildStatus::Completed => "Completed",
+        BuildStatus::Failed => "Error",
+        BuildStatus::Killed => "Killed",
+    }
 }
 
 fn row(build: &BuildRecord, now: Timestamp, whole: bool) -> Value {
@@ -140,8 +145,8 @@ fn row(build: &BuildRecord, now: Timestamp, whole: bool) -> Value {
         "Name": name,
         "Status": status(build),
         "CreatedAt": when::ago(build.started_us / 1_000_000, now),
-        "CompletedAt": when::ago(build.ended_us / 1_000_000, now),
-        "Duration": seconds(build.started_us, build.ended_us),
+        "CompletedAt": build.ended_us.map(|ended| when::ago(ended / 1_000_000, now)).unwrap_or_default(),
+        "Duration": duration(build, now),
         "TotalSteps": build.steps.len().to_string(),
         "CompletedSteps": steps(&|outcome| matches!(outcome, StepOutcome::Cached | StepOutcome::Done)),
         "CachedSteps": steps(&|outcome| outcome == StepOutcome::Cached),
@@ -151,6 +156,15 @@ fn row(build: &BuildRecord, now: Timestamp, whole: bool) -> Value {
         "Target": build.request.target.clone().unwrap_or_default(),
         "Error": build.error.clone().unwrap_or_default(),
     })
+}
+
+/// How long it took, or has taken so far. Nobody knows when one that was killed ended.
+fn duration(build: &BuildRecord, now: Timestamp) -> String {
+    let to = match build.status {
+        BuildStatus::Running => Some(now.as_microsecond()),
+        _ => build.ended_us,
+    };
+    to.map(|to| seconds(build.started_us, to)).unwrap_or_default()
 }
 
 fn seconds(from_us: i64, to_us: i64) -> String {
@@ -259,7 +273,7 @@ fn inspect(args: &InspectArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliEr
     field("Target:", build.request.target.as_deref().unwrap_or_default())?;
     field("Platform:", &build.request.platforms.join(","))?;
     field("Started:", &when::local(build.started_us / 1_000_000))?;
-    field("Duration:", &seconds(build.started_us, build.ended_us))?;
+    field("Duration:", &duration(&build, Timestamp::now()))?;
     field("Status:", status(&build))?;
     field("Image:", &build.image.map(|image| image.to_string()).unwrap_or_default())?;
     for (name, value) in &build.request.build_args {
@@ -280,6 +294,7 @@ fn inspect(args: &InspectArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliEr
 pub(super) fn outcome(step: &StepRecord) -> &'static str {
     match step.outcome {
         StepOutcome::NotReached => "-",
+        StepOutcome::Running => "RUNNING",
         StepOutcome::Cached => "CACHED",
         StepOutcome::Done => "DONE",
         StepOutcome::Failed => "ERROR",
@@ -315,7 +330,7 @@ fn described(build: &BuildRecord) -> Value {
         "BuildArgs": build.request.build_args,
         "Names": build.request.names,
         "Started": time(build.started_us),
-        "Completed": time(build.ended_us),
+        "Completed": build.ended_us.and_then(time),
         "Status": status(build),
         "Image": build.image.map(|image| image.to_string()),
         "Error": build.error,

@@ -112,6 +112,9 @@ fn reason_json(reason: &MissReason) -> Value {
         MissReason::Refresh => json!({ "Kind": "no-cache", "Text": text }),
         MissReason::FirstBuild => json!({ "Kind": "first-build", "Text": text }),
         MissReason::Removed => json!({ "Kind": "removed", "Text": text }),
+        MissReason::Elsewhere { cache } => {
+            json!({ "Kind": "elsewhere", "Text": text, "Cache": cache })
+        }
         MissReason::Failed => json!({ "Kind": "failed", "Text": text }),
         MissReason::Instruction { old, new } => {
             json!({ "Kind": "instruction", "Text": text, "Old": old, "New": new })

@@ -1,3 +1,5 @@
+use dhow_image::LayerForm;
+
 use super::*;
 
 fn parse(text: &str) -> Result<Output, OutputError> {
