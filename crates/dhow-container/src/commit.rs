@@ -67,9 +67,12 @@ impl Containers {
         });
         image.created = Some(now.to_string());
         image.author.clone_from(&request.author);
-        image.config = request.config.clone().unwrap_or(container.record.config);
+        image.config = request.config.clone().unwrap_or_else(|| container.record.config.clone());
         let names: Vec<Reference> = request.reference.iter().cloned().collect();
-        Ok(self.images.create(&image, &names, &lease, now.as_second())?.id)
+        let id = self.images.create(&image, &names, &lease, now.as_second())?.id;
+        let comment = request.message.clone();
+        self.tell(&container, "commit", &[("imageID", id.to_string()), ("comment", comment)]);
+        Ok(id)
     }
 
     fn copy_changes(

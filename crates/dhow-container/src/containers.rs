@@ -185,6 +185,7 @@ impl Containers {
         self.reconcile_networks();
         let (status, path) = (self.killed(), self.bundle(id).exit());
         write_note(&path, &status)?;
+        self.tell_end(id);
         Ok(State::Exited { status, started_at: self.started_at(id)? })
     }
 

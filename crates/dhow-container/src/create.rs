@@ -61,7 +61,11 @@ impl Containers {
         let draft = Draft { containers: self, id: &id, volumes: Vec::new() };
         let made = draft.make(request, wanted, image.id, base, &parents);
         drop(lease);
-        made.map(|name| Created { id, name })
+        let created = made.map(|name| Created { id, name })?;
+        if let Ok(container) = self.find(&created.id) {
+            self.tell(&container, "create", &[]);
+        }
+        Ok(created)
     }
 }
 

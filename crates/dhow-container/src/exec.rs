@@ -38,6 +38,11 @@ impl Containers {
             _ => return Err(ExecError::NotRunning(container.id)),
         }
         let (run_dir, bundle) = (self.run_dir(&container.id), self.bundle(&container.id));
-        Ok(dhow_runtime::exec(&run_dir, &bundle, request, streams)?)
+        self.tell(&container, &format!("exec_start: {}", request.args.join(" ")), &[]);
+        let end = dhow_runtime::exec(&run_dir, &bundle, request, streams)?;
+        if let ExecEnd::Exited(code) = &end {
+            self.tell(&container, "exec_die", &[("exitCode", code.to_string())]);
+        }
+        Ok(end)
     }
 }

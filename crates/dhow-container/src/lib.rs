@@ -8,6 +8,7 @@ mod commit;
 mod containers;
 mod create;
 mod error;
+mod events;
 mod exec;
 mod files;
 mod freeze;
@@ -20,6 +21,7 @@ mod remove;
 mod request;
 mod signal;
 mod start;
+mod usage;
 mod volume;
 
 pub use commit::CommitRequest;
@@ -44,3 +46,4 @@ pub use request::{
 };
 pub use signal::{AttachError, RestartError, StopOptions};
 pub use start::exited;
+pub use usage::VolumeUsage;

@@ -16,7 +16,7 @@ use crate::error::{FindError, RemoveError, RenameError, disk};
 use crate::freeze;
 use crate::name::{check_name, is_id};
 use crate::record::{Container, State};
-use crate::start::Removal;
+use crate::start::Ending;
 use crate::volume::{RemoveVolumeError, Volumes, remove_dir};
 
 /// How old a folder that has no name yet must be to be taken for rubbish: its maker may be between two instructions.
@@ -64,7 +64,10 @@ impl Containers {
                 RenameError::NameTaken { name, holder }
             }
             error => RenameError::Store(error),
-        })
+        })?;
+        let renamed = Container { name: name.to_owned(), ..container.clone() };
+        self.tell(&renamed, "rename", &[("oldName", container.name)]);
+        Ok(())
     }
 
     /// Removes a container that does not run, with its anonymous volumes.
@@ -91,6 +94,7 @@ impl Containers {
             removed => drop(removed?),
         }
         self.discard_remains(&container.id)?;
+        self.tell(container, "destroy", &[]);
         if with_volumes {
             anonymous.iter().try_for_each(|name| volumes.remove_unused(name))?;
         }
@@ -181,16 +185,20 @@ impl Containers {
     }
 }
 
-/// Removes a container from within its shim, which still holds the shim's lock.
-pub(crate) fn remove_ended(
-    removal: &Removal,
+/// Does what there is to do at the end of a container, from within its shim, which still holds the shim's lock.
+pub(crate) fn ended(
+    ending: &Ending,
     status: &ExitStatus,
     clock: fn() -> jiff::Timestamp,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let Removal { root, run, id } = removal;
+    let Ending { root, run, id, remove } = ending;
     let store = Store::open(root)?;
     let snapshots = OverlaySnapshotter::open(&root.join("snapshots"))?;
     let containers = Containers::new(Images::new(store, Arc::new(snapshots)), run, clock);
+    containers.tell_end(id);
+    if !remove {
+        return Ok(());
+    }
     // Whoever waits for the container has this file open and finds the status in it when the lock is free.
     let mut lock = fs::File::options().write(true).open(containers.run_dir(id).lock())?;
     let status = serde_json::to_vec(status)?;

@@ -50,10 +50,12 @@ impl Containers {
         };
         let timeout = options.timeout_s.or(container.record.host.stop_timeout_s).unwrap_or(STOP_TIMEOUT_S);
         self.send(&container.id, number)?;
+        self.tell(&container, "kill", &[("signal", number.to_string())]);
         let limit = u64::try_from(timeout).ok().map(Duration::from_secs);
         if !self.ends_within(&container.id, limit)? {
             self.end_by_force(&container)?;
         }
+        self.tell(&container, "stop", &[]);
         Ok(())
     }
 
@@ -65,6 +67,8 @@ impl Containers {
         if !container.state.is_running() {
             return Err(not_running());
         }
+        // Before it may end of it.
+        self.tell(&container, "kill", &[("signal", number.to_string())]);
         match number {
             KILL_SIGNAL => self.end_by_force(&container),
             _ if self.send(&container.id, number)? => Ok(()),
@@ -75,7 +79,12 @@ impl Containers {
     /// Stops and starts a container.
     pub fn restart(&self, text: &str, options: &StopOptions) -> Result<(), RestartError> {
         self.stop(text, options)?;
-        Ok(self.start(text)?)
+        self.start(text)?;
+        // It may have ended and gone already.
+        if let Ok(container) = self.find(text) {
+            self.tell(&container, "restart", &[]);
+        }
+        Ok(())
     }
 
     /// Holds all processes of a container.
@@ -89,7 +98,10 @@ impl Containers {
         match freeze::freeze(&container.id)
             .map_err(disk("pause the control group of", self.bundle(&container.id).dir()))?
         {
-            true => Ok(()),
+            true => {
+                self.tell(&container, "pause", &[]);
+                Ok(())
+            }
             false => Err(SignalError::NoFreezer(text.into())),
         }
     }
@@ -98,7 +110,11 @@ impl Containers {
     pub fn unpause(&self, text: &str) -> Result<(), SignalError> {
         let container = self.find(text)?;
         match container.state {
-            State::Running { paused: true, .. } => Ok(self.thaw(&container.id)?),
+            State::Running { paused: true, .. } => {
+                self.thaw(&container.id)?;
+                self.tell(&container, "unpause", &[]);
+                Ok(())
+            }
             State::Running { .. } => Err(SignalError::NotPaused(text.into())),
             _ => Err(SignalError::Idle(container.id)),
         }
@@ -159,6 +175,7 @@ impl Containers {
         }
         let run_dir = self.run_dir(&container.id);
         let attached = Attached::connect(&run_dir).map_err(disk("connect to", &run_dir.socket()))?;
+        self.tell(&container, "attach", &[]);
         Ok((container, attached))
     }
 

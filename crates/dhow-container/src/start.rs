@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use dhow_net::EndpointSpec;
 use dhow_runtime::{
-    Attached, ExitStatus, LogFile, RootMount, RuntimeChoice, ShimRequest, StdinMode, WindowSize, spawn_shim,
-    spawn_shim_attached,
+    Attached, ExitStatus, LogFile, RootMount, RuntimeChoice, ShimRequest, Started, StdinMode, WindowSize,
+    spawn_shim, spawn_shim_attached,
 };
 use dhow_snapshot::Snapshotter as _;
 use serde::{Deserialize, Serialize};
@@ -20,21 +20,23 @@ use crate::network::{BridgeRequest, NetworkRequest};
 use crate::record::{Container, State};
 use crate::request::{LogConfig, NetworkMode};
 
-/// What the shim hands back to us when its container has ended and is to be removed.
+/// What the shim hands back to us when its container has ended.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Removal {
+pub(crate) struct Ending {
     /// The store.
     pub root: PathBuf,
     /// The run-time state.
     pub run: PathBuf,
     /// The container.
     pub id: String,
+    /// Whether it is to be removed.
+    pub remove: bool,
 }
 
 impl Containers {
     /// Starts a container that nobody watches. One that runs is left alone, and that is success.
     pub fn start(&self, text: &str) -> Result<(), StartError> {
-        self.start_with(text, |request, lock| spawn_shim(request, lock).map(drop)).map(drop)
+        self.start_with(text, |request, lock| Ok((spawn_shim(request, lock)?, ()))).map(drop)
     }
 
     /// Starts a container and attaches to it from its first byte of output on. `None`: it runs already.
@@ -45,14 +47,14 @@ impl Containers {
     ) -> Result<Option<Attached>, StartError> {
         self.start_with(text, |request, lock| {
             let request = ShimRequest { window, ..request.clone() };
-            spawn_shim_attached(&request, lock).map(|(_, attached)| attached)
+            spawn_shim_attached(&request, lock)
         })
     }
 
     fn start_with<T>(
         &self,
         text: &str,
-        spawn: impl FnOnce(&ShimRequest, Option<OwnedFd>) -> Result<T, dhow_runtime::StartError>,
+        spawn: impl FnOnce(&ShimRequest, Option<OwnedFd>) -> Result<(Started, T), dhow_runtime::StartError>,
     ) -> Result<Option<T>, StartError> {
         let id = self.resolve(text)?.key;
         let lock = self.lock(&id)?;
@@ -71,13 +73,19 @@ impl Containers {
         let request = self.shim_request(&container)?;
         let shared = lock.as_ref().map(File::try_clone).transpose();
         let shared = shared.map_err(disk("lock", self.bundle(&id).dir()))?.map(OwnedFd::from);
-        spawn(&request, shared).map(Some).map_err(|error| {
-            if container.record.host.auto_remove {
-                // Best effort, once the shim has let go of what it began: the error to be told is the other one.
-                let _ = self.wait_for_shim(&id).map(|_| self.discard(&container));
+        match spawn(&request, shared) {
+            Ok((started, attached)) => {
+                self.tell_start(&container, &started.started_at);
+                Ok(Some(attached))
             }
-            error.into()
-        })
+            Err(error) => {
+                if container.record.host.auto_remove {
+                    // Best effort, once the shim has let go of what it began: the error to be told is the other one.
+                    let _ = self.wait_for_shim(&id).map(|_| self.discard(&container));
+                }
+                Err(error.into())
+            }
+        }
     }
 
     /// Waits until the container's shim is gone, and returns how the container ended if that was recorded.
@@ -105,8 +113,9 @@ impl Containers {
         };
         let runtime =
             host.runtime.clone().map_or(RuntimeChoice::Native, |program| RuntimeChoice::Oci { program });
-        let removal = Removal { root: self.store().root().into(), run: self.run.clone(), id: id.clone() };
-        let removal = serde_json::to_value(removal).expect("plain data serializes");
+        let (root, run) = (self.store().root().into(), self.run.clone());
+        let ending = Ending { root, run, id: id.clone(), remove: host.auto_remove };
+        let ending = serde_json::to_value(ending).expect("plain data serializes");
         Ok(ShimRequest {
             id: id.clone(),
             bundle: bundle.dir().into(),
@@ -117,7 +126,7 @@ impl Containers {
             window: None,
             log,
             network: self.network_request(container, &files).map(|request| request.to_value()),
-            on_exit: host.auto_remove.then_some(removal),
+            on_exit: Some(ending),
         })
     }
 
@@ -152,9 +161,10 @@ impl Containers {
     }
 }
 
-/// Removes a container that was to be removed at its end; for the hook of [`dhow_runtime::shim::ShimHooks`].
-pub fn exited(removal: &serde_json::Value, status: &ExitStatus, clock: fn() -> jiff::Timestamp) {
-    let Ok(removal) = serde_json::from_value(removal.clone()) else { return };
+/// Tells that a container ended, and removes it if it was to be removed then; for the hook of
+/// [`dhow_runtime::shim::ShimHooks`].
+pub fn exited(ending: &serde_json::Value, status: &ExitStatus, clock: fn() -> jiff::Timestamp) {
+    let Ok(ending) = serde_json::from_value(ending.clone()) else { return };
     // Nobody is left to be told. What stays is found by the next `sweep`.
-    let _ = crate::remove::remove_ended(&removal, status, clock);
+    let _ = crate::remove::ended(&ending, status, clock);
 }

@@ -104,6 +104,20 @@ impl<'s> Volumes<'s> {
         }
     }
 
+    /// All volumes: name, when it was made, and whether it was given no name.
+    pub(crate) fn list(&self) -> Result<Vec<(String, String, bool)>, DatabaseError> {
+        let read = |record: Record| {
+            let body = serde_json::from_str::<VolumeRecord>(&record.body);
+            let (created, anonymous) = body.map_or_else(
+                // One that cannot be read takes room all the same; it was given its name as far as we know.
+                |_| (String::new(), false),
+                |body| (body.created, body.anonymous),
+            );
+            (record.key, created, anonymous)
+        };
+        Ok(self.records().list()?.into_iter().map(read).collect())
+    }
+
     /// The anonymous volumes that go with their containers, each with its container.
     pub(crate) fn bound(&self) -> Result<Vec<(String, String)>, DatabaseError> {
         let bound = |record: Record| {

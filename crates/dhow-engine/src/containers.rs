@@ -11,8 +11,8 @@ pub use dhow_container::{
     CreateError, CreateRequest, Created, DiskError, DnsOptions, ExecError, FindError, HostConfig,
     InvalidName, Limits, LimitsError, LogConfig, LogLine, LogsError, LogsOptions, Mount, MountError,
     MountKind, MountRequest, MountSource, NetworkMode, NetworkModeError, RemoveError, RemoveOptions,
-    RenameError, RestartError, SignalError, StartError, State, StopOptions, Ulimit, UlimitError, parse_mount,
-    parse_tmpfs, parse_volume, short_id,
+    RenameError, RestartError, SignalError, StartError, State, StopOptions, Ulimit, UlimitError, VolumeUsage,
+    parse_mount, parse_tmpfs, parse_volume, short_id,
 };
 pub use dhow_image::FindError as FindImageError;
 pub use dhow_net::{

@@ -1,8 +1,11 @@
 //! Operations on images.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use dhow_image::{EnsureError, EnsurePolicy, PullObserver, PullRequest, PushObserver, SaveRequest};
+use dhow_image::{
+    EnsureError, EnsurePolicy, PullEvent, PullObserver, PullRequest, PushObserver, SaveRequest,
+};
 use dhow_oci::{Digest, ImageConfig, Platform, Reference};
 use dhow_registry::{CredentialsError, RegistryError, Secret};
 use dhow_snapshot::SnapshotKey;
@@ -206,7 +209,9 @@ impl Engine {
         let host = Platform::host();
         let platform = platform.unwrap_or(&host);
         let request = PullRequest { reference, platform, all_platforms };
-        Ok(self.images.pull(self.registry(), &request, &lease, self.now(), observer)?)
+        let pulled = self.images.pull(self.registry(), &request, &lease, self.now(), observer)?;
+        self.tell_reference("pull", reference, pulled.image.record.labels.clone());
+        Ok(pulled)
     }
 
     /// Sees to it that an image is here and pulls it if it is not; the lease protects it.
@@ -220,7 +225,17 @@ impl Engine {
     ) -> Result<Image, EnsureError> {
         let host = Platform::host();
         let platform = platform.unwrap_or(&host);
-        self.images.ensure(&|| self.registry(), reference, platform, policy, lease, self.now(), observer)
+        let is_pulled = AtomicBool::new(false);
+        let observe = |event: &PullEvent| {
+            is_pulled.fetch_or(matches!(event, PullEvent::Started), Ordering::Relaxed);
+            observer(event);
+        };
+        let client = || self.registry();
+        let image = self.images.ensure(&client, reference, platform, policy, lease, self.now(), &observe)?;
+        if is_pulled.into_inner() {
+            self.tell_reference("pull", reference, image.record.labels.clone());
+        }
+        Ok(image)
     }
 
     /// The tags that a repository has in its registry.
@@ -243,7 +258,9 @@ impl Engine {
         let Some(image) = self.images.by_reference(&reference)? else {
             return Err(PushImageError::NoSuchTag(reference.familiar()));
         };
-        Ok(self.images.push(self.registry(), &image, &reference, platform, &lease, observer)?)
+        let pushed = self.images.push(self.registry(), &image, &reference, platform, &lease, observer)?;
+        self.tell_reference("push", &reference, image.record.labels);
+        Ok(pushed)
     }
 
     /// The tags that a repository has here.
@@ -328,7 +345,10 @@ impl Engine {
 
     /// Gives an image one more name.
     pub fn tag_image(&self, text: &str, name: &Reference) -> Result<(), TagImageError> {
-        self.images.tag(text, name, self.now())
+        let image = self.images.tag(text, name, self.now())?;
+        let name = name.clone().or_latest().familiar();
+        self.tell_image("tag", &image.record.id.to_string(), &name, image.record.labels);
+        Ok(())
     }
 
     /// Takes a name from an image, and removes the image with its last name. With `platforms` only these go.
@@ -339,13 +359,15 @@ impl Engine {
         platforms: &[Platform],
     ) -> Result<Vec<Removed>, RemoveError> {
         let (now, keep) = ((self.settings.clock)().into(), |key: &SnapshotKey| self.is_container(key));
-        if platforms.is_empty() {
-            return self.images.remove(text, force, now, &keep);
-        }
+        let image = self.images.find(text)?;
         let mut removed = Vec::new();
+        if platforms.is_empty() {
+            removed = self.images.remove(text, force, now, &keep)?;
+        }
         for platform in platforms {
             removed.extend(self.images.remove_platform(text, platform, force, now, &keep)?);
         }
+        self.tell_removed(&image, &removed);
         Ok(removed)
     }
 
@@ -359,7 +381,10 @@ impl Engine {
                 continue;
             }
             match self.images.discard(&image) {
-                Ok(removed) => pruned.removed.extend(removed),
+                Ok(removed) => {
+                    self.tell_removed(&image, &removed);
+                    pruned.removed.extend(removed);
+                }
                 // A container was made of it just now.
                 Err(RemoveError::InUse { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -367,6 +392,8 @@ impl Engine {
         }
         let freed = self.images.gc((self.settings.clock)().into(), &|key| self.is_container(key))?;
         pruned.bytes = freed.bytes;
+        let reclaimed = [("reclaimed".to_owned(), freed.bytes.to_string())];
+        self.tell_image("prune", "", "", reclaimed.into());
         Ok(pruned)
     }
 
@@ -382,7 +409,11 @@ impl Engine {
         let items = self.images.save_items(texts)?;
         let lease = self.store().lease("save")?;
         let request = SaveRequest { items: &items, platforms, docker };
-        Ok(self.images.save(&request, &lease, target)?)
+        self.images.save(&request, &lease, target)?;
+        for item in items {
+            self.tell_id("save", &item.image.record.id.to_string(), item.image.record.labels);
+        }
+        Ok(())
     }
 
     /// Installs the images of an archive or a folder, all their platforms or only some.
@@ -393,7 +424,11 @@ impl Engine {
         observer: &PullObserver<'_>,
     ) -> Result<Vec<Loaded>, LoadImagesError> {
         let lease = self.store().lease("load")?;
-        Ok(self.images.load(source, platforms, &lease, self.now(), observer)?)
+        let loaded = self.images.load(source, platforms, &lease, self.now(), observer)?;
+        for image in &loaded {
+            self.tell_id("load", &image.id.to_string(), Default::default());
+        }
+        Ok(loaded)
     }
 
     /// Signs in to a registry and keeps the credentials.
@@ -426,6 +461,20 @@ impl Engine {
     /// Checks that everything recorded is there and undamaged.
     pub fn check(&self) -> Result<FsckReport, FsckError> {
         self.images.fsck()
+    }
+
+    /// Tells of names and images that went. Layers are not worth a word.
+    fn tell_removed(&self, image: &Image, removed: &[Removed]) {
+        let id = image.record.id.to_string();
+        for removed in removed {
+            match removed {
+                Removed::Untagged(_) => self.tell_id("untag", &id, image.record.labels.clone()),
+                Removed::Deleted(digest) if *digest == image.record.id => {
+                    self.tell_id("delete", &id, image.record.labels.clone());
+                }
+                Removed::Deleted(_) => {}
+            }
+        }
     }
 
     fn lease(&self, purpose: &str, reference: &Reference) -> Result<Lease, LeaseError> {

@@ -8,11 +8,14 @@
 mod build;
 mod build_cache;
 pub mod containers;
+mod events;
 mod image_filter;
 mod images;
 mod inside;
 pub mod reexec;
 mod settings;
+mod system;
+mod usage;
 pub mod userns;
 
 use std::sync::{Arc, OnceLock};
@@ -43,6 +46,7 @@ pub use dhow_image::{
 pub use dhow_image::{EnsureError, EnsurePolicy, PullEvent, PullObserver, PushObserver};
 pub use dhow_registry::{Config, ProxyConfig, Secret};
 pub use dhow_store::{FsckReport, Image, Lease};
+pub use events::{Event, EventRange, FollowError};
 pub use image_filter::{FilterError, ImageFilter, Label};
 pub use images::{
     FindError, HistoryEntry, ImageDetails, ImageSummary, InspectImageError, LayoutTarget, ListImagesError,
@@ -53,6 +57,8 @@ pub use images::{
 };
 pub use inside::{ImageTree, ImageTreeError, LookInsideError, TreeLayer, TreeStep, WhyError};
 pub use settings::Settings;
+pub use system::{SystemInfo, SystemInfoError};
+pub use usage::{ContainerUsage, DiskUsage, DiskUsageError, ImageUsage, PruneAll, PruneAllError, PrunedAll};
 
 /// Everything dhow can do.
 pub struct Engine {

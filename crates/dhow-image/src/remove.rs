@@ -103,7 +103,7 @@ enum Meaning {
 
 impl Images {
     /// Gives an image one more name. `now` is the time, in seconds since 1970.
-    pub fn tag(&self, text: &str, name: &Reference, now: i64) -> Result<(), TagImageError> {
+    pub fn tag(&self, text: &str, name: &Reference, now: i64) -> Result<Image, TagImageError> {
         if name.digest().is_some() {
             return Err(TagImageError::Digest);
         }
@@ -120,7 +120,7 @@ impl Images {
         };
         let name = ImageName { reference, manifest, tagged_at: now };
         self.store().images().tag(&image.record.id, &name)?;
-        Ok(())
+        Ok(image)
     }
 
     /// Takes a name from an image, and removes the image with its last one; an ID removes it with all its

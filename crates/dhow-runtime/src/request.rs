@@ -90,7 +90,7 @@ pub struct ShimRequest {
     pub log: Option<LogFile>,
     /// Handed to [`ShimHooks::network`](crate::shim::ShimHooks) to set up the network. `None`: nothing to set up.
     pub network: Option<serde_json::Value>,
-    /// Handed to [`ShimHooks::exited`](crate::shim::ShimHooks) when all is over (`--rm`).
+    /// Handed to [`ShimHooks::exited`](crate::shim::ShimHooks) when all is over.
     pub on_exit: Option<serde_json::Value>,
 }
 

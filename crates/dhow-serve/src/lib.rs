@@ -5,5 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod container;
+pub mod event;
 pub mod image;
 pub mod subrequest;
+pub mod system;

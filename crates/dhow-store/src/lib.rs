@@ -28,6 +28,7 @@
 mod content;
 mod database;
 mod disk;
+mod events;
 #[cfg(test)]
 mod faults;
 mod file_hashes;
@@ -52,6 +53,7 @@ use dhow_oci::{Algorithm, Digest};
 
 pub use content::{AcquireError, Blob, BlobReader, ContentStore, PutBlobError, ReadError};
 pub use database::DatabaseError;
+pub use events::{EVENTS_MAX, Event, EventLog, FollowError, Follower};
 pub use file_hashes::{FILE_HASH_ROWS_MAX, FileHash, FileHashes, FileStat, RACY_WINDOW_NS};
 pub use fsck::{FsckError, FsckReport, Problem};
 pub use gc::{GcError, GcOptions, GcReport, NoSnapshots, SnapshotSet};
@@ -144,6 +146,11 @@ impl Store {
     /// The records of one kind: `container`, `volume`, `network` and so on.
     pub fn records(&self, kind: &'static str) -> RecordStore<'_> {
         RecordStore::new(self, kind)
+    }
+
+    /// What happened.
+    pub fn events(&self) -> EventLog<'_> {
+        EventLog::new(self)
     }
 
     /// The digests of files seen in build contexts.

@@ -4,7 +4,7 @@
 //! next change is a new entry.
 
 /// One script per format version, oldest first.
-pub(crate) const MIGRATIONS: &[&str] = &[FORMAT_1, FORMAT_2];
+pub(crate) const MIGRATIONS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3];
 
 /// The format this binary writes.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -107,4 +107,17 @@ CREATE TABLE record_uses (
     count INTEGER NOT NULL,
     PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
+";
+
+const FORMAT_3: &str = "
+-- What happened, in the order of commits.
+CREATE TABLE events (
+    number     INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind       TEXT NOT NULL,             -- image, container, volume...
+    action     TEXT NOT NULL,
+    object     TEXT NOT NULL,
+    attributes TEXT NOT NULL,             -- JSON object
+    time_ns    INTEGER NOT NULL,          -- since 1970
+    UNIQUE (object, action, time_ns, kind)
+);
 ";

@@ -560,3 +560,38 @@ fn an_abandoned_partial_goes_when_it_is_old() {
     let report = collect();
     assert_eq!((report.ingests, report.ingest_bytes), (1, 4));
 }
+
+fn event(id: &str, time_ns: i64) -> dhow_store::Event {
+    let attributes = [("name".to_owned(), id.to_owned())].into();
+    dhow_store::Event { kind: "image".into(), action: "pull".into(), id: id.into(), attributes, time_ns }
+}
+
+#[test]
+fn an_event_is_in_the_log_once_and_wakes_who_follows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(folder.path()).expect("a store");
+    store.events().append(&[event("a", 1), event("a", 1), event("b", 1)]).expect("two events");
+    store.events().append(&[event("b", 1)]).expect("an event that is known");
+    let ids = |events: Vec<dhow_store::Event>| events.into_iter().map(|event| event.id).collect::<Vec<_>>();
+    let all: Vec<_> = store.events().after(0).expect("the log").into_iter().map(|(_, event)| event).collect();
+    assert_eq!(ids(all), ["a", "b"]);
+    let mut follower = store.events().follow(store.events().last().expect("a number")).expect("a follower");
+    assert!(follower.next(Duration::ZERO).expect("nothing").is_empty());
+    let other = Store::open(folder.path()).expect("another process");
+    std::thread::scope(|scope| {
+        scope.spawn(|| other.events().append(&[event("c", 2)]).expect("an event"));
+        let found = follower.next(Duration::from_secs(60)).expect("it comes");
+        assert_eq!(ids(found), ["c"]);
+    });
+}
+
+#[test]
+fn the_log_of_events_is_bounded() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(folder.path()).expect("a store");
+    let many: Vec<_> = (0..dhow_store::EVENTS_MAX + 10).map(|time| event("a", time)).collect();
+    store.events().append(&many).expect("many events");
+    let kept = store.events().after(0).expect("the log");
+    assert_eq!(kept.len() as i64, dhow_store::EVENTS_MAX);
+    assert_eq!(kept[0].1.time_ns, 10);
+}

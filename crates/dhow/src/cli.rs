@@ -27,6 +27,8 @@ enum Command {
     Builder(commands::builder::BuilderArgs),
     /// Show what differs between two images: configuration, and files by size
     Diff(commands::diff::DiffArgs),
+    /// Show what happens to images, containers and volumes
+    Events(commands::events::EventsArgs),
     /// Say why the steps of a build ran or did not
     Explain(commands::explain::ExplainArgs),
     /// Look through the layers and files of an image in the terminal
@@ -37,6 +39,8 @@ enum Command {
     Image(commands::image::ImageArgs),
     /// List images
     Images(commands::images::ImagesArgs),
+    /// Show what there is to know about this machine and this dhow
+    Info(commands::info::InfoArgs),
     /// Show everything about containers and images
     Inspect(commands::inspect::InspectArgs),
     /// Load images from a tar archive
@@ -63,6 +67,8 @@ enum Command {
     Tag(commands::tag::TagArgs),
     /// Say which layer and instruction brought a file into an image, and which later ones changed it
     Why(commands::why::WhyArgs),
+    /// Show the version of dhow
+    Version(commands::version::VersionArgs),
     // containers: alphabetical
     /// Attach to the input and output of a running container
     Attach(commands::attach::AttachArgs),
@@ -193,11 +199,13 @@ fn dispatch(command: Command, ui: &mut Ui) -> Result<u8, CliError> {
     match command {
         Command::Builder(args) => commands::builder::run(args, &open()?, ui),
         Command::Diff(args) => commands::diff::run(&args, &open()?, ui),
+        Command::Events(args) => commands::events::run(&args, &open()?, ui),
         Command::Explain(args) => commands::explain::run(&args, &open_as_is()?, ui),
         Command::Explore(args) => commands::explore::run(&args, &open()?, ui),
         Command::History(args) => commands::history::run(args, &open_as_is()?, ui),
         Command::Image(args) => commands::image::run(args, &open()?, ui),
         Command::Images(args) => commands::images::run(args, &open_as_is()?, ui),
+        Command::Info(args) => commands::info::run(&args, &open()?, ui),
         Command::Inspect(args) => commands::inspect::run(args, &open()?, ui),
         Command::Load(args) => commands::load::run(args, &open()?, ui),
         Command::Login(args) => commands::login::run(args, &open_as_is()?, ui),
@@ -211,6 +219,7 @@ fn dispatch(command: Command, ui: &mut Ui) -> Result<u8, CliError> {
         Command::System(args) => commands::system::run(args, &open()?, ui),
         Command::Tag(args) => commands::tag::run(args, &open()?, ui),
         Command::Why(args) => commands::why::run(&args, &open()?, ui),
+        Command::Version(args) => commands::version::run(&args, &open_as_is()?, ui),
         Command::Attach(args) => commands::attach::run(&args, &open()?, ui),
         Command::Commit(args) => commands::commit::run(&args, &open()?, ui),
         Command::Container(args) => commands::container::run(&args, &open()?, ui),

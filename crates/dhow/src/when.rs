@@ -4,29 +4,39 @@ use jiff::tz::TimeZone;
 
 use crate::error::CliError;
 
+const NS_PER_S: i64 = 1_000_000_000;
+
 /// Reads a point in time as docker does: seconds since 1970, a date with or without a time (local unless it
 /// says otherwise), or how long ago, such as `10m` or `1h30m`. Returns seconds since 1970.
 pub(crate) fn parse(text: &str, now: Timestamp) -> Result<i64, CliError> {
+    Ok(parse_ns(text, now)?.div_euclid(NS_PER_S))
+}
+
+/// The same in nanoseconds.
+pub(crate) fn parse_ns(text: &str, now: Timestamp) -> Result<i64, CliError> {
     let invalid = || CliError::new(format!("'{text}' is not a time, such as 2026-01-31T12:00:00 or 24h"));
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let nanoseconds = |time: Timestamp| i64::try_from(time.as_nanosecond()).map_err(|_| invalid());
     if let Ok(seconds) = whole.parse::<i64>()
         && fraction.bytes().all(|c| c.is_ascii_digit())
     {
-        return Ok(seconds);
+        let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
+        let fraction: i64 = digits.parse().map_err(|_| invalid())?;
+        return seconds.checked_mul(NS_PER_S).and_then(|ns| ns.checked_add(fraction)).ok_or_else(invalid);
     }
     if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(time.as_second());
+        return nanoseconds(time);
     }
     if let Ok(time) = text.parse::<DateTime>() {
         let zoned = time.to_zoned(TimeZone::system()).map_err(|_| invalid())?;
-        return Ok(zoned.timestamp().as_second());
+        return nanoseconds(zoned.timestamp());
     }
     let seconds = duration_seconds(text).ok_or_else(invalid)?;
-    Ok(now.as_second().saturating_sub(seconds))
+    Ok(nanoseconds(now)?.saturating_sub((seconds * NS_PER_S as f64) as i64))
 }
 
 /// Go's durations: numbers with units, one after the other.
-fn duration_seconds(text: &str) -> Option<i64> {
+fn duration_seconds(text: &str) -> Option<f64> {
     let mut rest = text;
     let mut total = 0.0;
     while !rest.is_empty() {
@@ -46,7 +56,7 @@ fn duration_seconds(text: &str) -> Option<i64> {
             };
         rest = &rest[end..];
     }
-    (!text.is_empty() && total < i64::MAX as f64).then_some(total as i64)
+    (!text.is_empty()).then_some(total)
 }
 
 /// How long ago a time is, as lists show it.
@@ -81,6 +91,8 @@ mod tests {
         check("", None);
         check("10", Some(10));
         check("10x", None);
+        assert_eq!(parse_ns("1.5", now).ok(), Some(1_500_000_000));
+        assert_eq!(parse_ns("1ms", now).ok(), Some(999_999_999_000_000));
         check("yesterday", None);
     }
 }

@@ -41,5 +41,6 @@ mod rig;
 mod rootless;
 mod shown;
 mod storm;
+mod system;
 mod transcripts;
 mod traps;

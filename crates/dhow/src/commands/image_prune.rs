@@ -43,7 +43,12 @@ fn confirm(all: bool, ui: &mut Ui) -> Result<bool, CliError> {
         true => "all images without at least one container associated to them",
         false => "all dangling images",
     };
-    ui.text(&format!("WARNING! This will remove {what}.\nAre you sure you want to continue? [y/N] "))?;
+    ask(&format!("WARNING! This will remove {what}.\nAre you sure you want to continue? [y/N] "), ui)
+}
+
+/// Asks a question that ends in `[y/N]`.
+pub(super) fn ask(question: &str, ui: &mut Ui) -> Result<bool, CliError> {
+    ui.text(question)?;
     ui.flush()?;
     let mut answer = String::new();
     let read = io::stdin().lock().read_line(&mut answer);
@@ -52,15 +57,21 @@ fn confirm(all: bool, ui: &mut Ui) -> Result<bool, CliError> {
 }
 
 fn report(pruned: &PrunedImages, ui: &mut Ui) -> Result<(), CliError> {
-    if !pruned.removed.is_empty() {
-        ui.line("Deleted Images:")?;
-        for removed in &pruned.removed {
-            match removed {
-                Removed::Untagged(name) => ui.line(format_args!("untagged: {name}"))?,
-                Removed::Deleted(digest) => ui.line(format_args!("deleted: {digest}"))?,
-            }
-        }
-        ui.line("")?;
-    }
+    print_removed(&pruned.removed, ui)?;
     ui.line(format_args!("Total reclaimed space: {}", human_size4(pruned.bytes)))
+}
+
+/// The list of images that went, if there are any.
+pub(super) fn print_removed(removed: &[Removed], ui: &mut Ui) -> Result<(), CliError> {
+    if removed.is_empty() {
+        return Ok(());
+    }
+    ui.line("Deleted Images:")?;
+    for removed in removed {
+        match removed {
+            Removed::Untagged(name) => ui.line(format_args!("untagged: {name}"))?,
+            Removed::Deleted(digest) => ui.line(format_args!("deleted: {digest}"))?,
+        }
+    }
+    ui.line("")
 }

@@ -14,7 +14,7 @@ const NONE: &str = "<none>";
 const FILTERS: &[&str] = &["dangling", "label", "label!", "before", "since", "reference", "until"];
 const DEFAULT: &str = r"{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
 const WITH_DIGESTS: &str = r"{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
-const HEADERS: &[(&str, &str)] = &[
+pub(super) const HEADERS: &[(&str, &str)] = &[
     ("ID", "IMAGE ID"),
     ("Repository", "REPOSITORY"),
     ("Tag", "TAG"),
@@ -70,10 +70,8 @@ pub(crate) fn run(args: ImagesArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, 
         }
         return Ok(0);
     }
-    let rows: Vec<Value> = images
-        .iter()
-        .flat_map(|image| names(image, wants_digests).into_iter().map(|name| row(image, &name, now, &args)))
-        .collect();
+    let rows: Vec<Value> =
+        images.iter().flat_map(|image| rows(image, wants_digests, now, args.no_trunc)).collect();
     let default = if args.digests { WITH_DIGESTS } else { DEFAULT };
     let columns = Columns { default, headers: HEADERS };
     ui.text(&format::rows(args.format.as_deref(), columns, &rows, &|_, _, _| None)?)?;
@@ -137,7 +135,17 @@ fn names(summary: &ImageSummary, wants_digests: bool) -> Vec<Name> {
     names
 }
 
-fn row(summary: &ImageSummary, name: &Name, now: Timestamp, args: &ImagesArgs) -> Value {
+/// The rows of an image.
+pub(super) fn rows(
+    summary: &ImageSummary,
+    wants_digests: bool,
+    now: Timestamp,
+    no_trunc: bool,
+) -> Vec<Value> {
+    names(summary, wants_digests).iter().map(|name| row(summary, name, now, no_trunc)).collect()
+}
+
+fn row(summary: &ImageSummary, name: &Name, now: Timestamp, no_trunc: bool) -> Value {
     let record = &summary.image.record;
     let (since, at) = match record.created {
         0 => ("N/A".to_owned(), "N/A".to_owned()),
@@ -145,7 +153,7 @@ fn row(summary: &ImageSummary, name: &Name, now: Timestamp, args: &ImagesArgs) -
     };
     let size = human_size(record.size_bytes);
     json!({
-        "ID": id(summary, args.no_trunc),
+        "ID": id(summary, no_trunc),
         "Repository": name.repository,
         "Tag": name.tag,
         "Digest": name.digest,

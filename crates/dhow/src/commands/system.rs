@@ -1,5 +1,6 @@
 use dhow_engine::Engine;
 
+use super::{events, info, system_df, system_prune};
 use crate::error::{CliError, EXIT_FAILURE};
 use crate::ui::Ui;
 
@@ -15,11 +16,23 @@ pub(crate) struct SystemArgs {
 enum SystemCommand {
     /// Check that everything stored is there and undamaged
     Check,
+    /// Show what images, containers, volumes and the build cache take
+    Df(system_df::DfArgs),
+    /// Show what happens to images, containers and volumes
+    Events(events::EventsArgs),
+    /// Show what there is to know about this machine and this dhow
+    Info(info::InfoArgs),
+    /// Remove what is not used: stopped containers, images, the build cache
+    Prune(system_prune::SystemPruneArgs),
 }
 
 pub(crate) fn run(args: SystemArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
     match args.command {
         SystemCommand::Check => check(engine, ui),
+        SystemCommand::Df(args) => system_df::run(&args, engine, ui),
+        SystemCommand::Events(args) => events::run(&args, engine, ui),
+        SystemCommand::Info(args) => info::run(&args, engine, ui),
+        SystemCommand::Prune(args) => system_prune::run(&args, engine, ui),
     }
 }
 
