@@ -1,4 +1,6 @@
 //! The form of an instruction: keyword, flags and operands, before they are given a meaning.
+use std::borrow::Cow;
+
 use crate::suggest::nearest;
 
 /// The instructions of the language.
@@ -218,7 +220,8 @@ impl Form {
         if !rest.starts_with('[') {
             return Ok(None);
         }
-        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Vec<serde_json::Value>>();
+        let text = without_lone_surrogates(rest);
+        let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Vec<serde_json::Value>>();
         let Some(Ok(array)) = values.next() else { return Ok(None) };
         let behind = rest[values.byte_offset()..].trim_start();
         let is_comment = behind.starts_with('#') && !is_shell_test(rest, &array);
@@ -233,6 +236,31 @@ impl Form {
         self.comment = Some(behind).filter(|comment| !comment.is_empty()).map(str::to_owned);
         Ok(Some(Operands::Json(strings)))
     }
+}
+
+/// `text` with `\ufffd` for each half of a surrogate pair that has no other half, as Go reads it and JSON's
+/// grammar allows. Nothing moves: both are as long.
+fn without_lone_surrogates(text: &str) -> Cow<'_, str> {
+    let unit = |at: usize| {
+        let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))
+    };
+    let mut replaced = Cow::Borrowed(text);
+    let mut at = 0;
+    while let Some(next) = text[at..].find('\\') {
+        at += next;
+        at += match (unit(at), unit(at + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                replaced.to_mut().replace_range(at..at + 6, "\\ufffd");
+                6
+            }
+            (Some(_), _) => 6,
+            // What is escaped is one character, which must not be cut in two.
+            (None, _) => 1 + text[at + 1..].chars().next().map_or(0, char::len_utf8),
+        };
+    }
+    replaced
 }
 
 /// Whether FROM can be made of these words.
@@ -336,4 +364,31 @@ pub(crate) fn quoted_words(text: &str, escape: char) -> Vec<(usize, String)> {
     }
     words.retain(|(_, word)| !word.is_empty());
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_surrogate_pair_is_replaced_as_go_does() {
+        for (text, expected) in [
+            (r#"["a\\ud800b"]"#, r#"["a\\ud800b"]"#),
+            (r#"["\ud83d\ude00"]"#, r#"["\ud83d\ude00"]"#),
+            (r#"["\ud83d"]"#, r#"["\ufffd"]"#),
+            (r#"["\ude00\ud83d"]"#, r#"["\ufffd\ufffd"]"#),
+            (r#"["\ud83d\ud83d\ude00x"]"#, r#"["\ufffd\ud83d\ude00x"]"#),
+            (r#"["\ud83d\u0041"]"#, r#"["\ufffd\u0041"]"#),
+            (r#"["\uD83D\uDE0"]"#, r#"["\ufffd\uDE0"]"#),
+            ("[\"\\", "[\"\\"),
+            ("[\"\\é\\u00e9", "[\"\\é\\u00e9"),
+            ("\\u+123\\u12é", "\\u+123\\u12é"),
+        ] {
+            assert_eq!(without_lone_surrogates(text), expected);
+        }
+        let form = Form::parse(r#"CMD ["echo", "\ud800", "\ud83d\ude00"]  # half"#, '\\').expect("a form");
+        let words = ["echo", "\u{fffd}", "\u{1f600}"].map(str::to_owned);
+        assert_eq!(form.operands, Operands::Json(words.into()));
+        assert_eq!(form.comment.as_deref(), Some("# half"));
+    }
 }
