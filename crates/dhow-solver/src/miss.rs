@@ -87,6 +87,13 @@ pub enum Change {
         /// Its present user and group.
         new: (u32, u32),
     },
+    /// An option of the same value under another name.
+    Renamed {
+        /// What it was.
+        old: String,
+        /// What it is.
+        new: String,
+    },
     /// Files differ, but the earlier list of them is gone.
     Files,
     /// The same in another order.
@@ -156,6 +163,12 @@ impl fmt::Display for Change {
             }
             Change::FileOwner { path, old, new } => {
                 write!(f, "owner of {} {}:{} -> {}:{}", path_shown(path), old.0, old.1, new.0, new.1)
+            }
+            Change::Renamed { old, new } => {
+                let words = || old.split(' ').zip(new.split(' '));
+                let same: usize =
+                    words().take_while(|(old, new)| old == new).map(|(old, _)| old.len() + 1).sum();
+                write!(f, "{old} -> {}", new.get(same..).unwrap_or(new))
             }
             Change::Files => f.write_str("files changed"),
             Change::Order => f.write_str("the order of its variables changed"),
@@ -228,14 +241,25 @@ fn compare(new: &Past, old: &Past, archive: &Archive<'_>) -> Option<MissReason> 
         return Some(moved);
     }
     let mut changes = Vec::new();
+    let renamed = renamed(&new.facts, &old.facts);
+    // Files of an option that is new, gone or has another name are a part of that.
+    let is_told = |fact: &Fact, other: &Facts| {
+        let is_of_option = fact.kind == FactKind::Files && other.find(FactKind::Option, &fact.name).is_none();
+        let has_option = |facts: &Facts| facts.find(FactKind::Option, &fact.name).is_some();
+        is_of_option && (has_option(&new.facts) || has_option(&old.facts))
+    };
     for fact in new.facts.iter().filter(|fact| fact.kind != FactKind::Input) {
         let before = old.facts.find(fact.kind, &fact.name);
-        if before != Some(&fact.value) {
-            describe(fact, before, archive.tree, &mut changes);
+        match renamed.iter().find(|(_, now)| fact.kind == FactKind::Option && *now == fact.name) {
+            Some((was, now)) => changes.push(Change::Renamed { old: was.clone(), new: now.clone() }),
+            None if before == Some(&fact.value) || is_told(fact, &old.facts) => {}
+            None => describe(fact, before, archive.tree, &mut changes),
         }
     }
     for fact in old.facts.iter().filter(|fact| fact.kind != FactKind::Input) {
-        if new.facts.find(fact.kind, &fact.name).is_none() {
+        let is_renamed = renamed.iter().any(|(was, _)| fact.kind == FactKind::Option && *was == fact.name);
+        let is_gone = new.facts.find(fact.kind, &fact.name).is_none();
+        if is_gone && !is_renamed && !is_told(fact, &new.facts) {
             let old = shown(Some(&fact.value)).or_else(|| Some(String::new()));
             changes.push(Change::Value { kind: fact.kind, name: fact.name.clone(), old, new: None });
         }
@@ -244,6 +268,27 @@ fn compare(new: &Past, old: &Past, archive: &Archive<'_>) -> Option<MissReason> 
         changes.push(Change::Order);
     }
     (!changes.is_empty()).then_some(MissReason::Changed(changes))
+}
+
+/// Options that have another name and the same value, with the same files: old and new name.
+fn renamed(new: &Facts, old: &Facts) -> Vec<(String, String)> {
+    let options_missing_in = |facts: &Facts, other: &Facts| -> Vec<Fact> {
+        let is_missing =
+            |fact: &&Fact| fact.kind == FactKind::Option && other.find(fact.kind, &fact.name).is_none();
+        facts.iter().filter(is_missing).cloned().collect()
+    };
+    let files = |facts: &Facts, name: &str| facts.find(FactKind::Files, name).cloned();
+    let mut gone = options_missing_in(old, new);
+    let mut renamed = Vec::new();
+    for fact in options_missing_in(new, old) {
+        let is_it = |was: &Fact| was.value == fact.value && files(old, &was.name) == files(new, &fact.name);
+        // Values as short as `true` are alike by chance: the names have to begin alike as well.
+        let begins_alike = |was: &Fact| was.name.split(' ').next() == fact.name.split(' ').next();
+        if let Some(index) = gone.iter().position(|was| is_it(was) && begins_alike(was)) {
+            renamed.push((gone.remove(index).name, fact.name));
+        }
+    }
+    renamed
 }
 
 fn base_moved(new: &Facts, old: &Facts) -> Option<MissReason> {

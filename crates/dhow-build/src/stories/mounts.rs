@@ -224,7 +224,7 @@ fn how_a_mount_is_made_counts() {
         "--mount=source=src,target=/src",
         "--mount=source=src,target=/elsewhere",
         expect![[r#"
-        miss  RUN --mount=source=src,target=/elsewhere say it  (--mount at /elsewhere type=bind is new, files changed, --mount at /src type=bind is gone and 1 more)
+        miss  RUN --mount=source=src,target=/elsewhere say it  (--mount at /src -> /elsewhere)
     "#]],
     );
     changed(
@@ -288,7 +288,7 @@ fn how_a_cache_is_shown_counts() {
         "--mount=type=cache,target=/c",
         "--mount=type=cache,target=/d,id=/c",
         expect![[r#"
-        miss  RUN --mount=type=cache,target=/d,id=/c say it  (--mount at /d type=cache is new, --mount at /c type=cache is gone)
+        miss  RUN --mount=type=cache,target=/d,id=/c say it  (--mount at /c -> /d)
     "#]],
     );
     changed(

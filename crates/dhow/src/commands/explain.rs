@@ -163,6 +163,9 @@ fn change_json(change: &Change) -> Value {
             let ids = |owner: &(u32, u32)| format!("{}:{}", owner.0, owner.1);
             json!({ "Kind": "file-owner", "Text": text, "Path": path, "Old": ids(old), "New": ids(new) })
         }
+        Change::Renamed { old, new } => {
+            json!({ "Kind": "option-renamed", "Text": text, "Old": old, "New": new })
+        }
         Change::Files => json!({ "Kind": "files", "Text": text }),
         Change::Order => json!({ "Kind": "order", "Text": text }),
     }
