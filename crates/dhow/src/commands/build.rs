@@ -65,8 +65,8 @@ pub(crate) struct BuildArgs {
     /// Print only the image ID
     #[arg(short, long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, hide_possible_values = true)]
     quiet: bool,
-    /// How to show the build
-    #[arg(long, value_enum, env = "BUILDKIT_PROGRESS", default_value = "auto")]
+    /// How to show the build; where neither this nor --quiet is given, BUILDKIT_PROGRESS decides
+    #[arg(long, value_enum, default_value = "auto")]
     progress: ProgressMode,
     /// Write the image ID to this file
     #[arg(long, value_name = "FILE")]
@@ -113,7 +113,9 @@ pub(crate) fn run(mut args: BuildArgs, engine: &Engine, ui: &mut Ui) -> Result<u
     }
     args.docker.check()?;
     let names = references(&args.tags)?;
-    let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
+    let variable = std::env::var("BUILDKIT_PROGRESS").ok();
+    let mode = args.progress.resolve(args.quiet, variable.as_deref()).map_err(CliError::new)?;
+    args.progress = mode;
     let iidfile = args.iidfile.clone();
     let explain = args.why.explain;
     let output = args.output.request()?;
@@ -134,9 +136,9 @@ pub(crate) fn run(mut args: BuildArgs, engine: &Engine, ui: &mut Ui) -> Result<u
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let display = progress::new(mode, is_terminal, context_bytes);
     let findings = Findings::default();
-    let (record, built) = build(engine, &request, display, &findings, mode == ProgressMode::Quiet);
+    let (record, built) = build(engine, &request, display, &findings, mode.is_silent());
     // docker's classic builder has no rules.
-    if !matches!(mode, ProgressMode::Quiet | ProgressMode::Classic) {
+    if !mode.is_silent() && mode != ProgressMode::Classic {
         findings.tell(ui);
     }
     if let (Some(format), Some(record)) = (explain, record) {

@@ -41,6 +41,30 @@ pub(crate) enum ProgressMode {
     Rawjson,
     /// Nothing but the image ID and errors
     Quiet,
+    /// Nothing but errors
+    None,
+}
+
+impl ProgressMode {
+    /// What `--progress` and `--quiet` come to; where neither is given, the environment has a say.
+    pub(crate) fn resolve(self, is_quiet: bool, variable: Option<&str>) -> Result<ProgressMode, String> {
+        use clap::ValueEnum as _;
+        match (self, is_quiet, variable.filter(|value| !value.is_empty())) {
+            (Self::Auto | Self::Quiet | Self::None, true, _) => Ok(Self::Quiet),
+            (mode, true, _) => {
+                let name = mode.to_possible_value().map(|value| value.get_name().to_owned());
+                Err(format!("--progress={} and --quiet cannot be used together", name.unwrap_or_default()))
+            }
+            (Self::Auto, false, Some(value)) => Self::from_str(value, true)
+                .map_err(|_| format!("invalid value {value:?} in BUILDKIT_PROGRESS, see --progress")),
+            (mode, false, _) => Ok(mode),
+        }
+    }
+
+    /// Whether nothing is shown of the build.
+    pub(crate) fn is_silent(self) -> bool {
+        matches!(self, Self::Quiet | Self::None)
+    }
 }
 
 /// The display for `mode`.
@@ -48,7 +72,7 @@ pub(crate) fn new(mode: ProgressMode, is_terminal: bool, context_bytes: Option<u
     // As <https://no-color.org> asks for.
     let has_colors = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     match mode {
-        ProgressMode::Quiet => Box::new(Quiet),
+        ProgressMode::Quiet | ProgressMode::None => Box::new(Quiet),
         ProgressMode::Classic => Box::new(classic::Classic::new(context_bytes.unwrap_or(0))),
         ProgressMode::Rawjson => Box::new(rawjson::RawJson::new()),
         ProgressMode::Tty => Box::new(tty::Tty::new(has_colors)),
@@ -119,6 +143,24 @@ fn text(line: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quiet_and_the_environment_decide_where_nothing_else_is_said() {
+        use ProgressMode::{Auto, None, Plain, Quiet, Rawjson};
+        for (mode, is_quiet, variable, expected) in [
+            (Auto, false, Option::None, Ok(Auto)),
+            (Auto, false, Some("plain"), Ok(Plain)),
+            (Auto, false, Some(""), Ok(Auto)),
+            (Rawjson, false, Some("plain"), Ok(Rawjson)),
+            (Auto, true, Some("plain"), Ok(Quiet)),
+            (None, true, Option::None, Ok(Quiet)),
+            (None, false, Some("plain"), Ok(None)),
+            (Plain, true, Option::None, Err("--progress=plain and --quiet cannot be used together")),
+            (Auto, false, Some("loud"), Err("invalid value \"loud\" in BUILDKIT_PROGRESS, see --progress")),
+        ] {
+            assert_eq!(mode.resolve(is_quiet, variable), expected.map_err(str::to_owned));
+        }
+    }
 
     #[test]
     fn pieces_become_lines_and_a_carriage_return_starts_over() {
