@@ -1,6 +1,7 @@
 //! `RUN` in a build: its mounts, its scripts, and what surrounds it.
 
 use std::fs;
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -119,7 +120,7 @@ fn secrets_are_seen_by_their_step_and_kept_nowhere() {
 }
 
 /// The files below `dir` that hold `text`.
-fn files_with(dir: &Path, text: &str) -> Vec<String> {
+pub(crate) fn files_with(dir: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut open = vec![dir.to_owned()];
     while let Some(dir) = open.pop() {
@@ -163,7 +164,7 @@ fn an_agent_is_forwarded_to_its_step() {
     app.ok(&format!("docker build -t app --ssh default={socket} --ssh other={socket} ."));
     assert_eq!(in_image(&rig, "cat /out"), "/run/buildkit/ssh_agent.0:600:0\n/a:660:33");
     let said = app.fails("docker build --ssh default=Dockerfile .", 1);
-    assert!(said.contains("key files are not supported") && said.contains("ssh-add"), "{said}");
+    assert!(said.contains("cannot use the key") && said.contains("/Dockerfile"), "{said}");
     app.write("Dockerfile", "FROM alpine\nRUN --mount=type=ssh,required true\n");
     let said = app.fails("docker build .", 1);
     assert!(said.contains("ssh agent default: not found"), "{said}");
@@ -275,6 +276,11 @@ fn networks_and_rights_are_given_as_asked_and_allowed() {
     assert!(said.contains("needs the entitlement security.insecure"), "{said}");
     app.ok("docker build -t app --allow security.insecure .");
     let all = in_image(&rig, "cat /out");
+    // The machine's devices are there, and may be used.
+    let node = a_device_of_the_machine();
+    app.write("Dockerfile", &format!("FROM alpine\nRUN --security=insecure stat -c %F:%t:%T {node} >/out\n"));
+    app.ok("docker build -t app --allow security.insecure .");
+    assert_eq!(in_image(&rig, "cat /out"), rig.ok(&format!("stat -c %F:%t:%T {node}")));
     app.write("Dockerfile", &caps.replace("--security=insecure ", ""));
     app.ok("docker build -t app .");
     let usual = in_image(&rig, "cat /out");
@@ -284,14 +290,29 @@ fn networks_and_rights_are_given_as_asked_and_allowed() {
     assert!(app.fails("docker build .", 1).contains("RUN --device is not supported yet"));
 }
 
+/// A device that only a container without walls has.
+pub(crate) fn a_device_of_the_machine() -> String {
+    let usual = ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "console"];
+    let nodes = fs::read_dir("/dev").expect("devices").flatten().filter(|entry| {
+        let kind = entry.file_type().expect("a type");
+        (kind.is_char_device() || kind.is_block_device())
+            && !usual.contains(&entry.file_name().to_string_lossy().as_ref())
+    });
+    let mut nodes: Vec<String> = nodes.map(|entry| entry.path().display().to_string()).collect();
+    nodes.sort_unstable();
+    nodes.into_iter().next().expect("the machine has a device of its own")
+}
+
 #[test]
 fn what_surrounds_a_step_is_as_the_command_line_says() {
     let Some(rig) = Rig::start() else { return };
     let app = app(
         &rig,
         "RUN grep -wE 'db|gate' /etc/hosts >/out; ulimit -n >>/out; df -k /dev/shm | tail -n 1 | tr -s ' ' >>/out; \\\n    \
-         hostname >>/out; env | grep -i ^http_proxy= | sort >>/out",
+         hostname >>/out; env | grep -iE '^(http|no)_proxy=' | sort >>/out",
     );
+    // What the command line says wins over the image for as long as a step runs.
+    app.edit("Dockerfile", "FROM alpine\n", "FROM alpine\nENV http_proxy=image no_proxy=image\n");
     fs::write(rig.path("docker/config.json"), r#"{"proxies":{"default":{"httpProxy":"http://proxy:1"}}}"#)
         .expect("docker's configuration");
     app.ok("docker build -t app --add-host db:10.1.2.3 --add-host gate=host-gateway --ulimit nofile=77:99 \
@@ -302,9 +323,13 @@ fn what_surrounds_a_step_is_as_the_command_line_says() {
     assert!(lines[1].ends_with("\tgate") && lines[1].starts_with(|c: char| c.is_ascii_digit()), "{seen}");
     assert_eq!(lines[2], "77");
     assert!(lines[3].contains(" 1024 "), "{seen}");
-    assert_eq!(lines[4..], ["sandbox", "HTTP_PROXY=http://proxy:1", "http_proxy=http://proxy:1"]);
+    assert_eq!(
+        lines[4..],
+        ["sandbox", "HTTP_PROXY=http://proxy:1", "http_proxy=http://proxy:1", "no_proxy=image"]
+    );
     let history = rig.ok("docker history --no-trunc app");
     assert!(!history.contains("proxy:1"), "{history}");
+    assert_eq!(in_image(&rig, "echo $http_proxy $no_proxy"), "image image");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::net::{TcpListener, TcpStream};
 
+use crate::build_run::a_device_of_the_machine;
 use crate::rig::{CTRL_C, Rig, free_port};
 use crate::shown::{inspect, is_id, published};
 
@@ -211,4 +212,18 @@ fn a_container_is_kept_apart_from_its_host() {
     assert_eq!(rig.ok("docker run --rm busybox cat /proc/keys"), "", "it is masked");
     assert_ne!(rig.run("docker run --rm busybox sh -c 'echo 1 >/proc/sys/kernel/panic'").status, 0);
     assert_ne!(rig.run("docker run --rm busybox mount -t tmpfs none /mnt").status, 0);
+}
+
+#[test]
+fn a_privileged_container_sees_and_uses_the_devices_of_the_machine() {
+    let Some(rig) = Rig::start() else { return };
+    let node = a_device_of_the_machine();
+    let stat = format!("stat -c %F:%t:%T:%a:%u:%g {node}");
+    assert_eq!(rig.ok(&format!("docker run --rm --privileged alpine {stat}")), rig.ok(&stat));
+    assert_ne!(rig.run(&format!("docker run --rm alpine {stat}")).status, 0);
+    // The kernel's log, made anew: only the first may open it.
+    let open = "sh -c 'mknod /log c 1 11 && : </log'";
+    rig.ok(&format!("docker run --rm --privileged alpine {open}"));
+    let said = rig.run(&format!("docker run --rm alpine {open}"));
+    assert!(said.status != 0 && said.stderr.contains("not permitted"), "{}", said.both());
 }

@@ -1,6 +1,7 @@
 //! From a container as its user describes it to the OCI runtime configuration.
 
 mod defaults;
+mod devices;
 mod seccomp;
 
 use std::path::{Path, PathBuf};
@@ -45,6 +46,9 @@ pub enum SpecError {
         /// As given.
         path: String,
     },
+    /// The devices of this machine cannot be listed.
+    #[error("cannot list the devices in /dev")]
+    Devices(#[source] std::io::Error),
     /// Something else the types of the runtime specification refuse.
     #[error("cannot express the container as an OCI runtime configuration: {0}")]
     Invalid(#[from] serde_json::Error),
@@ -162,6 +166,9 @@ impl ContainerSpec {
         if !self.privileged {
             linux["maskedPaths"] = json!(defaults::MASKED_PATHS);
             linux["readonlyPaths"] = json!(defaults::READONLY_PATHS);
+        } else if self.id_map.is_none() {
+            // Without root there is nothing that could be done with them.
+            linux["devices"] = devices::of_host().map_err(SpecError::Devices)?.into();
         }
         match &self.seccomp {
             SeccompChoice::Default if !self.privileged => {
