@@ -72,6 +72,9 @@ const PACKAGES: &[Package] = &[
     // One test reads the tutorials' pages as a person would.
     package("chromium", "chromium", &[Test]),
     package("curl", "curl", &[Test, Demo]),
+    // Repositories come by SSH, and agents hold keys. A server of its own need not be running.
+    package("openssh-client", "ssh-agent", &[Test]),
+    package("openssh-server", "/usr/sbin/sshd", &[Test]),
     // It comes with the BuildKit that results are compared with. Its daemon need not be running.
     package("docker.io", "/usr/sbin/dockerd", &[Differential]),
     package("hyperfine", "hyperfine", &[Bench]),

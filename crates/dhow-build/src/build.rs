@@ -18,22 +18,24 @@ use dhow_registry::Client;
 use dhow_snapshot::{SnapshotKey, Snapshotter as _};
 use dhow_store::Lease;
 
+use crate::agents::Agents;
 use crate::context::{Context, DockerfileText};
 use crate::date::{self, Dates};
 use crate::debug::Sessions;
 use crate::elsewhere::CacheTo;
 use crate::error::{BuildError, chain, while_doing};
 use crate::event::{BuildEvent, Built, StepInfo};
-use crate::export;
+use crate::export::{self, EpochError};
 use crate::history::{History, Recorder};
 use crate::lower::{self, Reach};
 use crate::parsed::Parsed;
 use crate::place::Place;
 use crate::plan::Plan;
 use crate::provenance::Material;
-use crate::remote::Remote;
+use crate::remote::{Credentials, Remote};
 use crate::request::{BuildRequest, ContextSource, DockerfileSource};
 use crate::run::NetworkRequest;
+use crate::run_options::RunOptions;
 
 /// Begins the keys of all active snapshots of builds.
 pub(crate) const SNAPSHOT_PREFIX: &str = "build-";
@@ -80,7 +82,11 @@ impl Builder<'_> {
             recorder.event(&event);
             observer(event);
         };
-        let result = self.build_recorded(request, &lease, &recorder, &observe);
+        let result = Agents::start(&request.run, self.run_dir).map_err(BuildError::from);
+        let result = result.and_then(|(_agents, run)| {
+            let request = BuildRequest { run, ..request.clone() };
+            self.build_recorded(&request, &lease, &recorder, &observe)
+        });
         if let Some(record) = recorder.finish(&result) {
             if let Err(error) = History::new(self.images.store()).put(&record) {
                 // The image is made, or is not, all the same.
@@ -99,7 +105,7 @@ impl Builder<'_> {
         observer: Observer<'_>,
     ) -> Result<Built, BuildError> {
         self.sweep();
-        let remote = self.remote("context", lease, self.cancel);
+        let remote = self.remote("context", lease, self.cancel, &request.run);
         let place = Place::find(&request.context, &remote, &locks_dir(self.run_dir))?;
         let file = DockerfileText::read(&place, &request.dockerfile, &remote)?;
         recorder.source(&file.name, &file.identity);
@@ -122,16 +128,27 @@ impl Builder<'_> {
             observer(BuildEvent::CacheUnusable(&name, "no output of this build is an image"));
         }
         let locks = locks_dir(self.run_dir);
-        let dates = Dates { request, context: context_time, remote: &remote, locks: &locks, observer };
-        let epoch = dates.resolve(epoch)?;
-        let request = &*date::resolved(request, epoch);
-        let world = self.world(request, &context, lease, observer, &file, &parsed.text);
         let source = lower::Source {
             name: &file.name,
             text: &parsed.text,
             dockerfile: &parsed.dockerfile,
             identity: &file.identity,
         };
+        let stage = |name: &str| {
+            let index = source.dockerfile.stage_index(name).ok_or_else(|| EpochError::new(name))?;
+            let mut request = request.clone();
+            request.target = Some(name.to_owned());
+            request.platforms.clear();
+            request.build_args.remove(export::EPOCH);
+            let world = self.world(&request, &context, lease, observer, &file, &parsed.text).only_asking();
+            let lower = || lower::lower(&source, &request, Reach::Target, &world);
+            date::added_by(name, &source.dockerfile.stages[index], lower)
+        };
+        let dates =
+            Dates { request, context: context_time, remote: &remote, locks: &locks, observer, stage: &stage };
+        let epoch = dates.resolve(epoch)?;
+        let request = &*date::resolved(request, epoch);
+        let world = self.world(request, &context, lease, observer, &file, &parsed.text);
         let plan = lower::lower(&source, request, Reach::Target, &world)?;
         planning::refuse_findings(&parsed, &world.into_found())?;
         let build = Build {
@@ -155,6 +172,7 @@ impl Builder<'_> {
         purpose: &str,
         lease: &'r Lease,
         stop: Option<BorrowedFd<'r>>,
+        options: &'r RunOptions,
     ) -> Remote<'r> {
         Remote {
             images: self.images,
@@ -164,6 +182,7 @@ impl Builder<'_> {
             name: format!("{}-{purpose}", self.snapshot_name()),
             counter: AtomicUsize::new(0),
             stop,
+            credentials: Credentials(options),
             clock: self.clock,
         }
     }

@@ -5,6 +5,7 @@ use dhow_dockerfile::{Diagnostic, Span};
 
 use dhow_store::Lease;
 
+use crate::agents::Agents;
 use crate::build::{Builder, locks_dir};
 use crate::context::{Context, DockerfileText};
 use crate::error::{BuildError, while_doing};
@@ -140,7 +141,8 @@ impl Builder<'_> {
 
     /// The context and the Dockerfile.
     fn found(&self, request: &BuildRequest, lease: &Lease) -> Result<(Place, DockerfileText), BuildError> {
-        let remote = self.remote("context", lease, self.cancel);
+        let (_agents, run) = Agents::start(&request.run, self.run_dir)?;
+        let remote = self.remote("context", lease, self.cancel, &run);
         let place = Place::find(&request.context, &remote, &locks_dir(self.run_dir))?;
         let file = DockerfileText::read(&place, &request.dockerfile, &remote)?;
         Ok((place, file))

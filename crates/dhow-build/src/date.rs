@@ -1,15 +1,22 @@
-//! The time that `SOURCE_DATE_EPOCH` takes from a build context: that of its commit, or of what was downloaded.
+//! The time that `SOURCE_DATE_EPOCH` takes from a build context, or from a stage that adds one thing: that of its
+//! commit, or of what was downloaded.
 
 use std::borrow::Cow;
 use std::path::Path;
+
+use dhow_dockerfile::{InstructionKind, Stage};
 
 use crate::error::BuildError;
 use crate::event::BuildEvent;
 use crate::export::{self, Epoch};
 use crate::lower::NamedContext;
 use crate::place;
+use crate::plan::{Op, Plan};
 use crate::remote::Remote;
 use crate::request::BuildRequest;
+
+/// What a stage without a base begins with.
+const FROM_NOTHING: &str = "FROM scratch";
 
 /// What knows the times of contexts.
 pub(crate) struct Dates<'a> {
@@ -19,6 +26,8 @@ pub(crate) struct Dates<'a> {
     pub remote: &'a Remote<'a>,
     pub locks: &'a Path,
     pub observer: &'a (dyn Fn(BuildEvent<'_>) + Sync),
+    /// What the stage of a name adds.
+    pub stage: &'a dyn Fn(&str) -> Result<NamedContext, BuildError>,
 }
 
 impl Dates<'_> {
@@ -28,7 +37,10 @@ impl Dates<'_> {
             None => return Ok(None),
             Some(Epoch::At(seconds)) => return Ok(Some(seconds)),
             Some(Epoch::Context) => ("the build context".to_owned(), self.context),
-            Some(Epoch::Named(name)) => (format!("build context {name}"), self.named(&name)?),
+            Some(Epoch::Named(name)) => match NamedContext::find(&self.request.sources.named, &name)? {
+                Some(context) => (format!("build context {name}"), self.time_of(&name, &context)?),
+                None => (format!("stage {name}"), self.time_of(&name, &(self.stage)(&name)?)?),
+            },
         };
         if time.is_none() {
             let note = format!("{} is ignored: {what} has no time of its own", export::EPOCH);
@@ -37,16 +49,49 @@ impl Dates<'_> {
         Ok(time)
     }
 
-    fn named(&self, name: &str) -> Result<Option<i64>, BuildError> {
-        match NamedContext::find(&self.request.sources.named, name)? {
-            Some(NamedContext::Repository(source)) => place::commit_time(&source, self.remote, self.locks),
-            Some(NamedContext::File(source)) => place::download_time(&source, self.remote),
-            Some(NamedContext::Folder(_)) => Ok(None),
-            Some(NamedContext::Image(_) | NamedContext::Layout(_) | NamedContext::Target(_)) | None => {
+    fn time_of(&self, name: &str, context: &NamedContext) -> Result<Option<i64>, BuildError> {
+        match context {
+            NamedContext::Repository(source) => place::commit_time(source, self.remote, self.locks),
+            NamedContext::File(source) => place::download_time(source, self.remote),
+            NamedContext::Folder(_) => Ok(None),
+            NamedContext::Image(_) | NamedContext::Layout(_) | NamedContext::Target(_) => {
                 let why = "is neither a repository nor a download";
                 Err(BuildError::Request(format!("{}: build context {name} {why}", export::EPOCH)))
             }
         }
+    }
+}
+
+/// What a stage adds, whose instructions may be but `ARG` and one `ADD`.
+pub(crate) fn added_by(
+    name: &str,
+    stage: &Stage,
+    lower: impl FnOnce() -> Result<Plan, BuildError>,
+) -> Result<NamedContext, BuildError> {
+    let is_plain = |kind: &InstructionKind| matches!(kind, InstructionKind::Add(_) | InstructionKind::Arg(_));
+    let more = || {
+        let message = format!("{}: stage {name} is more than `FROM scratch` and", export::EPOCH);
+        BuildError::Request(format!("{message} one ADD of a repository or a URL"))
+    };
+    if !stage.instructions.iter().all(|instruction| is_plain(&instruction.kind)) {
+        return Err(more());
+    }
+    let plan = lower()?;
+    let (mut found, mut copies) = (Vec::new(), 0);
+    for id in plan.graph.needed(plan.vertex) {
+        let vertex = plan.graph.vertex(id);
+        match &vertex.op {
+            Op::All => {}
+            Op::Base { .. } if vertex.site.instruction == FROM_NOTHING => {}
+            Op::Fetch(source) => found.push(NamedContext::File(source.clone())),
+            Op::CheckOut(source) => found.push(NamedContext::Repository(source.clone())),
+            Op::Copy(copy) if copy.sources.len() == 1 && copy.inline.is_empty() => copies += 1,
+            Op::Base { .. } | Op::Copy(_) | Op::Run(_) | Op::Workdir(_) => return Err(more()),
+        }
+    }
+    match (found.pop(), &*found, copies) {
+        (Some(source), [], 1) => Ok(source),
+        _ => Err(more()),
     }
 }
 

@@ -1,18 +1,19 @@
 //! `dhow debug`: a shell where a step of a build stood.
 
 mod sessions;
+mod surroundings;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use dhow_runtime::{ExecStreams, ExitStatus, StartError};
 use dhow_snapshot::{SnapshotError, SnapshotName, Snapshotter as _};
 use dhow_store::Ref;
 
+use crate::agents::{AgentError, Agents};
 use crate::build::{Builder, SNAPSHOT_PREFIX, scratch_dir};
 use crate::error::{StoreFailure, while_doing};
 use crate::history::{FindBuildError, FindStepError, History, StepOutcome};
-use crate::plan::{EnvVar, RunOp, Sandbox};
+use crate::plan::{EnvVar, RunOp};
 use crate::request::StepNetwork;
 use crate::run::{MountRemains, RunError, RunSteps};
 use crate::run_options::RunOptions;
@@ -76,12 +77,26 @@ pub enum DebugError {
     /// What the step needs was not given.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// Keys were given that cannot be used.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// The shell did not start.
     #[error(transparent)]
     Start(#[from] StartError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreFailure),
+}
+
+impl DebugError {
+    /// Something the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            DebugError::Run(error) => error.hint(),
+            DebugError::Agent(error) => error.hint(),
+            _ => None,
+        }
+    }
 }
 
 impl Builder<'_> {
@@ -96,6 +111,8 @@ impl Builder<'_> {
         let store = self.images.store();
         let build = History::new(store).find(request.build.as_deref())?;
         let failed = build.steps.iter().find(|step| step.outcome == StepOutcome::Failed);
+        let (_agents, options) = Agents::start(&request.options, self.run_dir)?;
+        let request = &DebugRequest { options, ..request.clone() };
         let step = match &request.step {
             Some(text) => build.step(text)?,
             None => {
@@ -166,6 +183,7 @@ impl Builder<'_> {
             let scratch = runs.scratch(&key)?;
             let remains = MountRemains {
                 images: self.images,
+                name: &name,
                 options: &request.options,
                 mounts: &session.mounts,
                 scratch: scratch.path(),
@@ -191,7 +209,6 @@ fn program(session: &Session, request: &DebugRequest) -> RunOp {
         value: value.clone(),
         is_arg: false,
     });
-    let hosts: Vec<(String, Option<IpAddr>)> = Vec::new();
     RunOp {
         args: vec![session.shell.clone()],
         script: None,
@@ -206,12 +223,7 @@ fn program(session: &Session, request: &DebugRequest) -> RunOp {
         },
         foreign: None,
         mounts: Vec::new(),
-        sandbox: Sandbox {
-            hostname: session.hostname.clone(),
-            is_insecure: session.is_insecure,
-            hosts,
-            ..Sandbox::default()
-        },
+        sandbox: session.surroundings.sandbox(&session.hostname, session.is_insecure),
     }
 }
 

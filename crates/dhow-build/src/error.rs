@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use dhow_dockerfile::{Diagnostic, Rule, Span, excerpt};
 
+use crate::agents::AgentError;
 use crate::copy::CopyError;
 use crate::export::EpochError;
 use crate::remote::SourceError;
@@ -36,6 +37,9 @@ pub enum BuildError {
         /// Why.
         source: Box<StepError>,
     },
+    /// There is no agent for keys that were given.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// Something about the context makes no sense.
     #[error("{0}")]
     Request(String),
@@ -320,6 +324,11 @@ impl BuildError {
                 Some(format!("the stages are {}", known.join(", ")))
             }
             BuildError::Step { failure } => failure.hint(),
+            BuildError::Agent(error) => error.hint(),
+            BuildError::Source { source, .. } => match &**source {
+                StepError::Source(error) => error.hint(),
+                _ => None,
+            },
             BuildError::Syntax { foreign: Some(syntax), .. } => {
                 Some(format!("the file asks for the frontend {syntax}, and was read as docker/dockerfile:1"))
             }
@@ -342,9 +351,7 @@ impl StepFailure {
             } => Some(format!("line {line} of {file} (`{pattern}`) leaves it out")),
             StepError::Run(error) => error.hint(),
             StepError::Exit { .. } => Some("dhow debug opens a shell where it failed".to_owned()),
-            StepError::Source(SourceError::NoGit { .. }) => {
-                Some("install git, or copy the files into the build context".to_owned())
-            }
+            StepError::Source(error) => error.hint(),
             StepError::Foreign { .. } => Some(
                 "register an emulator with binfmt_misc (Debian: apt-get install qemu-user-static), or build on \
                  FROM --platform=$BUILDPLATFORM and compile for $TARGETPLATFORM"

@@ -12,6 +12,7 @@
 //! which was known all along, and the layers.
 #![forbid(unsafe_code)]
 
+mod agents;
 mod build;
 mod cache;
 mod call;
@@ -55,6 +56,7 @@ mod stop;
 mod stories;
 mod unpack;
 
+pub use agents::AgentError;
 pub use build::{Builder, context_bytes};
 pub use call::{CheckReport, Outline, OutlineArg, OutlineMount, SourceText, TargetInfo};
 pub use change::{ChangeError, change};
@@ -80,6 +82,6 @@ pub use output::{
 pub use remote::SourceError;
 pub use request::{BuildRequest, ContextSource, DockerfileSource, SourceRequest, StepNetwork};
 pub use run::{GatewayHosts, NetworkRequest, RunError};
-pub use run_options::{Entitlements, Resources, Rlimit, RunOptions, SecretSource};
+pub use run_options::{Entitlements, Resources, Rlimit, RunOptions, SecretSource, SshSource};
 pub use select::{IgnoredBy, Modes, SelectError};
 pub use stock::{CacheEntry, CacheTotals, PruneCache, Stock};

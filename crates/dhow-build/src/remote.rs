@@ -1,5 +1,6 @@
 //! Files from elsewhere: HTTP, git, and archives that come as a stream.
 
+mod credentials;
 mod git;
 mod git_ref;
 mod http;
@@ -16,6 +17,7 @@ use dhow_registry::{Download, DownloadError, DownloadRequest};
 use dhow_snapshot::{Prepared, SnapshotKey, Snapshotter as _};
 use dhow_store::Lease;
 
+pub(crate) use credentials::Credentials;
 pub(crate) use git::Commit;
 pub(crate) use git_ref::{GitSource, WrittenBy, check_commit};
 pub(crate) use http::{Fetched, HttpSource, is_http};
@@ -36,6 +38,7 @@ pub(crate) struct Remote<'a> {
     pub name: String,
     pub counter: AtomicUsize,
     pub stop: Option<BorrowedFd<'a>>,
+    pub credentials: Credentials<'a>,
     pub clock: fn() -> jiff::Timestamp,
 }
 
@@ -123,9 +126,48 @@ pub enum SourceError {
         /// What it is.
         actual: String,
     },
+    /// A secret that is for the server cannot be used.
+    #[error("cannot use secret {id} for {url}: {why}")]
+    Credential {
+        /// Which one.
+        id: String,
+        /// What was to be fetched.
+        url: String,
+        /// Why.
+        why: String,
+    },
+    /// The repository is on another server than the one the credentials are for.
+    #[error("{url} leads to {to}, where its credentials must not go")]
+    LeadsAway {
+        /// The repository.
+        url: String,
+        /// Where it is.
+        to: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreFailure),
+}
+
+impl SourceError {
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            SourceError::NoGit { .. } => {
+                Some("install git, or copy the files into the build context".to_owned())
+            }
+            SourceError::Download(DownloadError::Status { url, status: 401 | 403, .. }) => {
+                let host = dhow_registry::Url::parse(url).map_or_else(|_| "HOST".to_owned(), host_of);
+                Some(format!("give a token with --secret id=HTTP_AUTH_TOKEN_{host},env=NAME"))
+            }
+            SourceError::Git { why, .. } => git::hint(why),
+            SourceError::LeadsAway { to, .. } => Some(format!("name {to}, and give credentials for it")),
+            _ => None,
+        }
+    }
+}
+
+fn host_of(url: dhow_registry::Url) -> String {
+    url.host().to_owned()
 }
 
 /// A folder on the disk of the store that is gone with the value, or, if the process is killed, with the next

@@ -267,9 +267,9 @@ fn container(
     }
     mounts.extend(ready.container.iter().cloned());
     let network = if network == StepNetwork::Host { NamespaceChoice::Host } else { NamespaceChoice::Private };
-    // What the image says wins over what is said for all steps.
-    let env = run.proxies.iter().chain(&ready.env).cloned();
-    let env = env.chain(run.env.iter().map(|var| format!("{}={}", var.name, var.value)));
+    // What the image says wins over where its agent is, and proxies win over both: the later one counts.
+    let own = run.env.iter().map(|var| format!("{}={}", var.name, var.value));
+    let env = ready.env.iter().cloned().chain(own).chain(run.proxies.iter().cloned());
     let container = ContainerSpec {
         id: key.to_string(),
         args: run.args.clone(),

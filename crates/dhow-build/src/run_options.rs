@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use dhow_runtime::{Resources, Rlimit};
 
@@ -12,8 +12,8 @@ pub use dhow_runtime::{Resources, Rlimit};
 pub struct RunOptions {
     /// Secrets by id.
     pub secrets: BTreeMap<String, SecretSource>,
-    /// Sockets of ssh agents by id.
-    pub ssh: BTreeMap<String, PathBuf>,
+    /// ssh agents by id.
+    pub ssh: BTreeMap<String, SshSource>,
     /// What a Dockerfile may ask for that reaches beyond its container.
     pub entitlements: Entitlements,
     /// Names for `/etc/hosts`. Without an address they are names of this host.
@@ -26,6 +26,25 @@ pub struct RunOptions {
     pub cgroup_parent: String,
     /// Limits of each program with all its processes.
     pub resources: Resources,
+}
+
+impl RunOptions {
+    /// The socket of an agent.
+    pub(crate) fn agent(&self, id: &str) -> Option<&Path> {
+        match self.ssh.get(id)? {
+            SshSource::Agent(socket) => Some(socket),
+            SshSource::Keys(_) => None,
+        }
+    }
+}
+
+/// Who signs for a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SshSource {
+    /// The agent with this socket.
+    Agent(PathBuf),
+    /// An agent of the build's own, for the private keys in these files.
+    Keys(Vec<PathBuf>),
 }
 
 /// Where a secret is.

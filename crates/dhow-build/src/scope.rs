@@ -75,10 +75,11 @@ impl Arguments {
         self.given.get(name)
     }
 
-    /// Settings of proxies, each in both spellings whichever was given.
+    /// Settings of proxies, each in both spellings whichever was given. An empty one is none.
     pub(crate) fn proxies(&self) -> Vec<String> {
         let pair = |spellings: &[&str]| {
-            let value = spellings.iter().find_map(|name| self.given.get(*name));
+            let value =
+                spellings.iter().find_map(|name| self.given.get(*name).filter(|value| !value.is_empty()));
             let both =
                 |value| spellings.iter().map(move |name| format!("{name}={value}")).collect::<Vec<_>>();
             value.map(both).unwrap_or_default()

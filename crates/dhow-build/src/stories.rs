@@ -39,7 +39,7 @@ pub(crate) use program::launch_once;
 
 use crate::{
     BuildRecord, BuildRequest, Builder, DockerfileSource, Entitlements, History, PruneCache, RunOptions,
-    SecretSource, StepOutcome, Stock,
+    SecretSource, SshSource, StepOutcome, Stock,
 };
 
 const BASE: &str = "FROM scratch\nCOPY <<os /os\n1\nos\nENV PATH=/bin\n";
@@ -160,7 +160,8 @@ impl World {
             }
             // Nobody listens there, and no program of a story asks.
             ["ssh", name] => {
-                asked.run.ssh.insert("default".to_owned(), self.dir.path().join(name));
+                let socket = self.dir.path().join(name);
+                asked.run.ssh.insert("default".to_owned(), SshSource::Agent(socket));
             }
             ["allow"] => {
                 asked.run.entitlements = Entitlements { network_host: true, security_insecure: true };

@@ -17,7 +17,7 @@ pub use dhow_build::{
     parse_annotation, parse_attestation, parse_output, parse_short_attestation, split_csv,
 };
 pub use dhow_build::{
-    DebugError, DebugRequest, DebugStep, Entitlements, Resources, Rlimit, RunOptions, SecretSource,
+    DebugError, DebugRequest, DebugStep, Entitlements, Resources, Rlimit, RunOptions, SecretSource, SshSource,
 };
 pub use dhow_dockerfile::csv_fields;
 pub use dhow_solver::{Cause, Change, FactKind, MissReason, StepChange};

@@ -36,7 +36,7 @@ pub use build::{
 };
 pub use build::{
     DebugError, DebugRequest, DebugStep, Entitlements, Resources, Rlimit, RunOptions, SecretSource,
-    csv_fields,
+    SshSource, csv_fields,
 };
 pub use build_cache::{BuildCacheError, CacheEntry, CacheTotals, PruneBuildCache};
 pub use dhow_image::{

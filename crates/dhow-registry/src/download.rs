@@ -8,8 +8,6 @@
 use std::io::Read;
 use std::thread;
 
-use base64::Engine as _;
-
 use crate::endpoint::Endpoint;
 use crate::retry::{is_passing, retry_after};
 use crate::transport::{Exchange, Payload, Reply, SendError};
@@ -39,6 +37,8 @@ pub enum Download {
 
 /// A file on the wire.
 pub struct Content {
+    /// Where it came from, after redirects.
+    pub url: Url,
     /// Its `ETag`.
     pub etag: Option<String>,
     /// Its `Last-Modified`, as the server wrote it.
@@ -94,6 +94,7 @@ impl Client {
         let text = |name| reply.header(name).map(str::to_owned);
         match reply.status {
             200 => Ok(Download::Content(Content {
+                url: reply.url.clone(),
                 etag: text("etag"),
                 last_modified: text("last-modified"),
                 content_length: reply.content_length(),
@@ -142,28 +143,7 @@ fn basic(url: &str) -> Option<Secret> {
     let (_, rest) = url.split_once("://")?;
     let (authority, _) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let (user_info, _) = authority.rsplit_once('@')?;
-    let bytes = unescape(user_info);
-    Some(Secret::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(bytes))))
-}
-
-/// `%41` is `A`.
-fn unescape(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escaped = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| *first == b'%') {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    bytes
+    Some(Secret::of_user_info(user_info))
 }
 
 #[cfg(test)]
@@ -175,6 +155,7 @@ mod tests {
         for (url, header) in [
             ("http://me:pw@a/x", Some("Basic bWU6cHc=")),
             ("http://me%40b:p%3Aw@a", Some("Basic bWVAYjpwOnc=")),
+            ("http://token@a", Some("Basic dG9rZW46")),
             ("http://a/x@y", None),
             ("http://a?x@y", None),
         ] {

@@ -125,7 +125,7 @@ impl Url {
     }
 
     /// The host alone, without brackets.
-    pub(crate) fn host(&self) -> &str {
+    pub fn host(&self) -> &str {
         host_of(&self.authority)
     }
 
@@ -134,7 +134,7 @@ impl Url {
     }
 
     /// Whether credentials meant for one may go to the other.
-    pub(crate) fn same_origin(&self, other: &Url) -> bool {
+    pub fn same_origin(&self, other: &Url) -> bool {
         self.scheme == other.scheme && self.host() == other.host() && self.port() == other.port()
     }
 

@@ -197,6 +197,24 @@ pub fn die_with_parent(parent: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Starts a program that the kernel ends with SIGKILL when the calling thread ends, and that gains no privileges
+/// from its file, which would undo that.
+pub fn spawn_with_us(command: &mut Command) -> io::Result<std::process::Child> {
+    let us = rustix::process::getpid();
+    let follow = move || {
+        rustix::thread::set_no_new_privs(true)?;
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        // We may have died before the line above; then nobody will send the signal.
+        match rustix::process::getppid() == Some(us) {
+            true => Ok(()),
+            false => Err(io::Error::from(rustix::io::Errno::SRCH)),
+        }
+    };
+    // SAFETY: between fork and exec only system calls are made; no memory is allocated and no lock taken.
+    unsafe { command.pre_exec(follow) };
+    command.spawn()
+}
+
 /// Whether the process of `pidfd` has not ended yet.
 pub fn is_alive(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
     let mut poll = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];

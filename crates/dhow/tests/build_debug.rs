@@ -1,6 +1,6 @@
 //! `dhow debug`: a shell where a step of a build stood.
 
-use crate::rig::{Rig, Shell};
+use crate::rig::{CTRL_C, Rig, Shell};
 
 const DOCKERFILE: &str = "FROM alpine
 ENV GREETING=hello
@@ -81,6 +81,67 @@ fn the_shell_has_a_terminal_if_there_is_one() {
     terminal.type_in("echo still $((40 + 2)); exit 7\n");
     terminal.wait_for("still 42");
     assert_eq!(terminal.finish().0, 7);
+}
+
+#[test]
+fn ctrl_c_ends_what_the_shell_runs_and_not_the_shell() {
+    let Some(rig) = Rig::start() else { return };
+    failed(&rig);
+    let mut terminal = rig.terminal("dhow debug");
+    terminal.wait_for("where it failed");
+    terminal.type_in("echo begun $((40 + 1)); sleep 1000\n");
+    terminal.wait_for("begun 41");
+    terminal.type_in(CTRL_C);
+    terminal.type_in("echo alive $((40 + 2)); exit 3\n");
+    terminal.wait_for("alive 42");
+    assert_eq!(terminal.finish().0, 3);
+}
+
+#[test]
+fn a_step_is_entered_with_its_writable_mounts_names_and_limits() {
+    let Some(rig) = Rig::start() else { return };
+    let app = rig.context("app", &[]);
+    let dockerfile = "FROM alpine AS src\nRUN mkdir /d && echo stage >/d/f\nFROM alpine\n\
+                      RUN --mount=from=src,source=/d,target=/w,rw --mount=from=src,target=/r \\\n    \
+                      echo step >/w/step && false\n";
+    app.write("Dockerfile", dockerfile);
+    app.fails(
+        "docker build --add-host db:10.1.2.3 --ulimit nofile=77:99 --shm-size 1m -m 64m --memory-swap 64m .",
+        1,
+    );
+    let script = "cat /w/f; ls /w; echo mine >/w/mine && cat /w/mine; touch /r/x 2>/dev/null || echo not /r; \
+                  grep -w db /etc/hosts; ulimit -n; df -k /dev/shm | tail -n 1 | tr -s ' ' | cut -d ' ' -f 2; \
+                  cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null";
+    // Again, since what is written is thrown away.
+    for _ in 0..2 {
+        let (said, told) = debug(&rig, "", script);
+        assert_eq!(said, "stage\nf\nmine\nnot /r\n10.1.2.3\tdb\n77\n1024\n67108864", "{told}");
+    }
+    let left = std::fs::read_dir(rig.path("root/snapshots")).expect("snapshots");
+    let left = left.flatten().filter(|entry| entry.file_name().to_string_lossy().contains("debug"));
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn a_cache_for_one_at_a_time_is_for_one_shell_at_a_time() {
+    let Some(rig) = Rig::start() else { return };
+    let app = rig.context("app", &[]);
+    for (sharing, is_for_one) in [("locked", true), ("shared", false)] {
+        let mount = format!("--mount=type=cache,target=/c,id={sharing},sharing={sharing}");
+        app.write("Dockerfile", &format!("FROM alpine\nRUN {mount} touch /c/x && false\n"));
+        app.fails("docker build .", 1);
+        let mut terminal = rig.terminal("dhow debug");
+        terminal.type_in("ls -d /c/*; echo in $((40 + 2))\n");
+        terminal.wait_for("in 42");
+        let (said, told) = debug(&rig, "", "ls -d /c/*");
+        match is_for_one {
+            true => assert!(told.contains("is in use by a step") && told.contains("Hint: wait"), "{told}"),
+            false => assert_eq!(said, "/c/x", "{told}"),
+        }
+        terminal.type_in("exit\n");
+        terminal.finish();
+        assert_eq!(debug(&rig, "", "ls -d /c/*").0, "/c/x");
+    }
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn what_does_not_come_as_it_should_leaves_nothing_behind() {
 }
 
 /// Makes a repository with a tag, a branch, a submodule and two commits; returns where it is.
-fn repository(rig: &Rig) -> PathBuf {
+pub(crate) fn repository(rig: &Rig) -> PathBuf {
     let repo = rig.context(
         "repo",
         &[("run.sh", "#!/bin/sh\n"), ("sub/f", "one\n"), ("Dockerfile", "FROM alpine\nCOPY sub/f /f\n")],
@@ -330,6 +330,26 @@ fn a_build_may_be_dated_as_its_context() {
             assert_eq!(app.ok(&format!("docker run --rm {image} cat /f")), seconds, "{args}, {time}");
         }
     }
+    // A stage that is one `ADD` stands for what it adds.
+    let web = serve(&rig);
+    let rest = "FROM alpine\nARG SOURCE_DATE_EPOCH=none\nRUN echo $SOURCE_DATE_EPOCH >/f\n";
+    for (source, seconds) in
+        [(format!("http://{}/repo.git#v1", web.address), &*commit), (from_http.clone(), "1577836800")]
+    {
+        let src = "ARG WHERE\nFROM scratch AS src\nARG WHERE\nADD $WHERE /\n";
+        app.write("staged", &format!("{src}{rest}"));
+        let args = format!("--build-arg WHERE={source} --build-arg SOURCE_DATE_EPOCH=src");
+        let image = app.ok(&format!("docker build -q -f staged {args} ."));
+        assert_eq!(app.ok(&format!("docker run --rm {image} cat /f")), seconds, "{source}");
+        for more in ["ENV A=b", "ADD $WHERE /again", "RUN true", "COPY Dockerfile /", "ADD Dockerfile /"] {
+            app.write("staged", &format!("{src}{more}\n{rest}"));
+            let said = app.fails(&format!("docker build -q -f staged {args} ."), 1);
+            assert!(said.contains("stage src is more than `FROM scratch` and one ADD"), "{more}: {said}");
+        }
+    }
+    app.write("staged", &format!("FROM alpine AS src\nADD {from_http} /\n{rest}"));
+    let said = app.fails("docker build -q -f staged --build-arg SOURCE_DATE_EPOCH=src .", 1);
+    assert!(said.contains("stage src is more than `FROM scratch` and one ADD"), "{said}");
     let plain = "docker build --progress=plain -t dated --build-arg";
     let said = app.run(&format!("{plain} SOURCE_DATE_EPOCH=context .")).both();
     assert!(

@@ -93,7 +93,7 @@ impl Build<'_, '_> {
             cache: &cache,
             context: self.context,
             named: self.named,
-            remote: self.builder.remote("step", self.lease, Some(stop.as_fd())),
+            remote: self.builder.remote("step", self.lease, Some(stop.as_fd()), &self.request.run),
             fetched: Mutex::new(HashMap::new()),
             commits: Mutex::new(HashMap::new()),
             runs: RunSteps {

@@ -7,13 +7,15 @@
 //! Dockerfile removes it, or gc.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use dhow_dockerfile::Sharing;
 use dhow_snapshot::{OverlaySnapshotter, SnapshotKey, Snapshotter as _};
 use dhow_solver::VertexId;
 use dhow_store::Store;
 use serde::{Deserialize, Serialize};
 
+use super::surroundings::Surroundings;
 use crate::configure;
 use crate::error::{StoreFailure, while_doing};
 use crate::execute::Rootfs;
@@ -40,6 +42,8 @@ pub(crate) struct Session {
     /// `default`, `host` or `none`.
     pub network: String,
     pub is_insecure: bool,
+    #[serde(default)]
+    pub surroundings: Surroundings,
     /// The shell of the image.
     pub shell: String,
     pub mounts: Vec<SessionMount>,
@@ -63,7 +67,7 @@ pub(crate) enum SessionMount {
         target: String,
         size_bytes: Option<u64>,
     },
-    /// A folder: a cache, or files of the build context as they were.
+    /// A folder: files of the build context as they were.
     Folder {
         target: String,
         path: PathBuf,
@@ -74,6 +78,16 @@ pub(crate) enum SessionMount {
         target: String,
         snapshots: Vec<String>,
         path: String,
+        #[serde(default = "yes")]
+        readonly: bool,
+    },
+    /// A cache: its folder in the store, with its lock.
+    Cache {
+        target: String,
+        id: String,
+        folder: PathBuf,
+        readonly: bool,
+        is_shared: bool,
     },
     Secret {
         target: String,
@@ -165,6 +179,7 @@ impl Sessions<'_> {
                 hostname: run.sandbox.hostname.clone(),
                 network: run.network.name().to_owned(),
                 is_insecure: run.sandbox.is_insecure,
+                surroundings: Surroundings::of(&run.sandbox),
                 shell,
                 mounts: run
                     .mounts
@@ -181,6 +196,7 @@ impl Sessions<'_> {
                 hostname: String::new(),
                 network: String::new(),
                 is_insecure: false,
+                surroundings: Surroundings::default(),
                 shell,
                 mounts: Vec::new(),
             },
@@ -205,14 +221,22 @@ impl Sessions<'_> {
                 MountFrom::Context => kept_folder(*readonly).unwrap_or(SessionMount::Gone { target }),
                 MountFrom::Input { index, .. } => {
                     let snapshots = snapshots(done.get(&inputs[*index])?);
-                    SessionMount::Layers { target, snapshots, path: source.path.clone() }
+                    let (path, readonly) = (source.path.clone(), *readonly);
+                    SessionMount::Layers { target, snapshots, path, readonly }
                 }
             },
-            MountKind::Cache(cache) => kept_folder(cache.readonly).unwrap_or_else(|| {
-                // Which one it had is known only where it starts with nothing.
-                let path = self.store.root().join(cache_name(cache)).join("fs");
-                SessionMount::Folder { target: target.clone(), path, readonly: cache.readonly }
-            }),
+            MountKind::Cache(cache) => {
+                let kept = kept.and_then(|kept| kept.folders.get(&mount.target)?.parent());
+                // Which one a step had that did not fail is known only where it starts with nothing.
+                let folder = || self.store.root().join(cache_name(cache));
+                SessionMount::Cache {
+                    target,
+                    id: cache.id.clone(),
+                    folder: kept.map_or_else(folder, Path::to_owned),
+                    readonly: cache.readonly,
+                    is_shared: cache.sharing == Sharing::Shared,
+                }
+            }
             MountKind::Secret { id, env, access, .. } => SessionMount::Secret {
                 target,
                 id: id.clone(),
@@ -256,6 +280,11 @@ impl Sessions<'_> {
         let is_wanted = |key: &SnapshotKey| !kept.keys.iter().any(|kept| kept == key.as_str());
         self.snapshots.collect(&is_wanted).map(drop).map_err(while_doing(DOING))
     }
+}
+
+/// Mounts of layers were read-only before it was recorded what they were.
+fn yes() -> bool {
+    true
 }
 
 fn snapshots(rootfs: &Rootfs) -> Vec<String> {

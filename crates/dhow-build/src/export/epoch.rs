@@ -16,15 +16,23 @@ pub(crate) enum Epoch {
     At(i64),
     /// That of the build context: of its commit, or of what was downloaded. A folder has none.
     Context,
-    /// That of the named context.
+    /// That of a named context, or of what a stage adds.
     Named(String),
 }
 
 /// The value of `SOURCE_DATE_EPOCH` is no time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid {NAME} {value:?}: write seconds since 1970, `context`, or the name of a build context")]
+#[error(
+    "invalid {NAME} {value:?}: write seconds since 1970, `context`, or the name of a build context or stage"
+)]
 pub struct EpochError {
     value: String,
+}
+
+impl EpochError {
+    pub(crate) fn new(value: &str) -> EpochError {
+        EpochError { value: value.to_owned() }
+    }
 }
 
 impl Epoch {
@@ -36,10 +44,11 @@ impl Epoch {
             Some(value) => {
                 let seconds =
                     value.parse().ok().filter(|seconds| jiff::Timestamp::from_second(*seconds).is_ok());
-                let named =
-                    || request.sources.named.contains_key(value).then(|| Epoch::Named(value.to_owned()));
-                let invalid = EpochError { value: value.to_owned() };
-                seconds.map(Epoch::At).or_else(named).map(Some).ok_or(invalid)
+                // Names of stages begin with a letter; those of contexts are known.
+                let is_name = request.sources.named.contains_key(value)
+                    || value.starts_with(|first: char| first.is_ascii_alphabetic());
+                let named = || is_name.then(|| Epoch::Named(value.to_owned()));
+                seconds.map(Epoch::At).or_else(named).map(Some).ok_or_else(|| EpochError::new(value))
             }
         }
     }
@@ -103,7 +112,8 @@ mod tests {
         assert_eq!(epoch(""), Ok(None));
         assert_eq!(epoch("context"), Ok(Some(Epoch::Context)));
         assert_eq!(epoch("vendor"), Ok(Some(Epoch::Named("vendor".to_owned()))));
-        for wrong in ["today", "99999999999999999", "1.5"] {
+        assert_eq!(epoch("stage"), Ok(Some(Epoch::Named("stage".to_owned()))));
+        for wrong in ["-", "99999999999999999", "1.5"] {
             assert!(epoch(wrong).is_err(), "{wrong}");
         }
     }

@@ -2,9 +2,11 @@
 //!
 //! What a Dockerfile names may be a stranger's, so git is told to forget what it usually believes: no
 //! configuration of the user or the system, no hooks, templates, credential helpers or prompts, no protocols
-//! but those that were asked for. Nothing that came from outside can stand where an option stands. A user name
-//! and password of a URL travel in the environment, since command lines are for everybody to read. SSH works as
-//! the user's own does, with its agent, keys and known hosts, and never asks.
+//! but those that were asked for. Nothing that came from outside can stand where an option stands. Credentials
+//! for HTTP travel in the environment, since command lines are for everybody to read, and as a header: git puts
+//! a URL with a password onto the command lines of its own helpers. Since git sends such a header wherever a
+//! server sends it, it does not follow redirects of a repository with credentials; where the repository is
+//! is found out before. SSH works as the user's own does, with its agent, keys and known hosts, and never asks.
 
 use std::fs;
 use std::io::{self, Read};
@@ -13,11 +15,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use dhow_dockerfile::IgnoreRules;
+use dhow_registry::{Download, DownloadRequest, Secret, Url};
 use dhow_solver::{FactKind, Facts};
 use dhow_sys::beneath::{Owner, Root, Time};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::credentials::GitCredential;
 use super::git_ref::{GitSource, Protocol, Times};
 use super::{Remote, SourceError};
 use crate::cache::Step;
@@ -32,11 +36,14 @@ const COMPLAINT_BYTES_MAX: u64 = 64 << 10;
 /// Lines of a complaint that are repeated.
 const COMPLAINT_LINES_MAX: usize = 3;
 
+/// What git says when its connection has ended too early.
+const UNREADABLE: &str = "Could not read from remote repository";
+
 /// Protocols that leave this machine.
 const NETWORK: &str = "http:https:ssh:git";
 
 /// Variables that would make git look elsewhere, run something or ask somebody.
-const FORGOTTEN: [&str; 26] = [
+const FORGOTTEN: [&str; 28] = [
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_ASKPASS",
     "GIT_ATTR_SOURCE",
@@ -44,6 +51,7 @@ const FORGOTTEN: [&str; 26] = [
     "GIT_CONFIG",
     "GIT_CONFIG_PARAMETERS",
     "GIT_CONFIG_SYSTEM",
+    "GIT_CURL_VERBOSE",
     "GIT_DEFAULT_HASH",
     "GIT_DIR",
     "GIT_EXEC_PATH",
@@ -61,6 +69,7 @@ const FORGOTTEN: [&str; 26] = [
     "GIT_TRACE",
     "GIT_TRACE2",
     "GIT_TRACE_CURL",
+    "GIT_TRACE_REDACT",
     "GIT_WORK_TREE",
     "SSH_ASKPASS",
 ];
@@ -83,6 +92,20 @@ const SETTINGS: [(&str, &str); 15] = [
     ("maintenance.auto", "false"),
     ("submodule.recurse", "false"),
 ];
+
+/// What a server answers with when it is asked for a repository.
+const DISCOVERY: &str = "/info/refs";
+const DISCOVERY_QUERY: &str = "?service=git-upload-pack";
+
+/// A repository, and what git is told about its server.
+struct Access<'a> {
+    source: &'a GitSource,
+    settings: Vec<(String, String)>,
+    /// The agent to ask, if not the user's own.
+    agent: Option<&'a Path>,
+    /// What complaints must not repeat.
+    hidden: Vec<String>,
+}
 
 /// Runs git with the arguments that a function gives it.
 type Runner<'a> = dyn Fn(&mut dyn FnMut(&mut Command)) -> Result<Vec<u8>, SourceError> + 'a;
@@ -136,12 +159,13 @@ impl Remote<'_> {
             // git itself prefers branches.
             Some(name) => ["refs/heads/", "refs/tags/", "refs/"].map(|kind| format!("{kind}{name}")).into(),
         };
-        let mut git = self.git(source);
+        let access = self.access(source)?;
+        let mut git = self.git(&access);
         git.args(["ls-remote", "--quiet", "--", &source.url]);
         for name in &names {
             git.args([name.clone(), format!("{name}^{{}}")]);
         }
-        let said = self.run_git(git, source)?;
+        let said = self.run_git(git, &access)?;
         let said = String::from_utf8_lossy(&said);
         let find = |wanted: &str| {
             let mut lines = said.lines().filter_map(|line| line.split_once('\t'));
@@ -182,15 +206,16 @@ impl Remote<'_> {
 
     /// Checks a commit out into an empty folder; returns its time.
     fn fetch_commit(&self, source: &GitSource, commit: &Commit, dir: &Path) -> Result<Time, SourceError> {
+        let access = self.access(source)?;
         let git = || {
-            let mut git = self.git(source);
+            let mut git = self.git(&access);
             git.arg("-C").arg(dir);
             git
         };
         let run = |command: &mut dyn FnMut(&mut Command)| {
             let mut git = git();
             command(&mut git);
-            self.run_git(git, source)
+            self.run_git(git, &access)
         };
         let format = if commit.id.len() == 64 { "sha256" } else { "sha1" };
         run(&mut |git| {
@@ -307,27 +332,66 @@ impl Remote<'_> {
         destination.copy(&from, &found, &options).map_err(failed)
     }
 
+    /// What the server of a repository is to be told.
+    fn access<'s>(&'s self, source: &'s GitSource) -> Result<Access<'s>, SourceError> {
+        let agent = self.credentials.agent().filter(|_| source.protocol == Protocol::Ssh);
+        let mut access = Access { source, settings: Vec::new(), agent, hidden: Vec::new() };
+        let Some(credential) = self.credentials.of_repository(source)? else { return Ok(access) };
+        let moved = self.moved(source, &credential.authorization)?;
+        let GitCredential { authorization, mut scope } = credential;
+        if let Some(moved) = moved {
+            if scope == source.url {
+                scope.clone_from(&moved);
+            }
+            access.settings.push((format!("url.{moved}.insteadOf"), source.url.clone()));
+        }
+        let header = format!("Authorization: {}", authorization.expose());
+        access.settings.push((format!("http.{scope}.extraHeader"), header));
+        access.settings.push((format!("http.{scope}.followRedirects"), "false".to_owned()));
+        access.hidden.push(authorization.expose().to_owned());
+        access.hidden.extend(source.user_info.iter().map(|user_info| user_info.expose().to_owned()));
+        Ok(access)
+    }
+
+    /// Where the server sends those who ask for the repository, if that is elsewhere on the same server. A server
+    /// that does not answer is left for git to complain about.
+    fn moved(&self, source: &GitSource, authorization: &Secret) -> Result<Option<String>, SourceError> {
+        let asked = format!("{}{DISCOVERY}{DISCOVERY_QUERY}", source.url);
+        let request = DownloadRequest {
+            url: &asked,
+            authorization: Some(authorization.clone()),
+            ..DownloadRequest::default()
+        };
+        let (Ok(Download::Content(content)), Ok(asked)) = ((self.download)(&request), Url::parse(&asked))
+        else {
+            return Ok(None);
+        };
+        let found =
+            format!("{}://{}{}", content.url.scheme().name(), content.url.authority(), content.url.path());
+        let found = found.strip_suffix(DISCOVERY).unwrap_or(&found).to_owned();
+        if !content.url.same_origin(&asked) {
+            return Err(SourceError::LeadsAway { url: source.url.clone(), to: found });
+        }
+        Ok(Some(found).filter(|found| *found != source.url))
+    }
+
     /// The program, made to forget all that is not said here.
-    fn git(&self, source: &GitSource) -> Command {
+    fn git(&self, access: &Access<'_>) -> Command {
         let mut git = Command::new("git");
         for name in FORGOTTEN {
             git.env_remove(name);
         }
-        let mut settings: Vec<(String, String)> =
-            SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        if let Some(user_info) = &source.user_info
-            && let Some((scheme, rest)) = source.url.split_once("://")
-        {
-            let host = rest.split('/').next().unwrap_or_default();
-            let key = format!("url.{scheme}://{}@{host}/.insteadOf", user_info.expose());
-            settings.push((key, format!("{scheme}://{host}/")));
+        let settings = SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let settings: Vec<(String, String)> = settings.chain(access.settings.iter().cloned()).collect();
+        if let Some(agent) = access.agent {
+            git.env("SSH_AUTH_SOCK", agent);
         }
         git.env("GIT_CONFIG_COUNT", settings.len().to_string());
         for (number, (key, value)) in settings.into_iter().enumerate() {
             git.env(format!("GIT_CONFIG_KEY_{number}"), key);
             git.env(format!("GIT_CONFIG_VALUE_{number}"), value);
         }
-        let is_here = source.protocol == Protocol::File;
+        let is_here = access.source.protocol == Protocol::File;
         git.env("GIT_ALLOW_PROTOCOL", if is_here { "file" } else { NETWORK })
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -345,7 +409,8 @@ impl Remote<'_> {
     }
 
     /// Runs it to its end, or until the build is to stop; returns what it printed.
-    fn run_git(&self, mut git: Command, source: &GitSource) -> Result<Vec<u8>, SourceError> {
+    fn run_git(&self, mut git: Command, access: &Access<'_>) -> Result<Vec<u8>, SourceError> {
+        let source = access.source;
         let start_failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => SourceError::NoGit { source_text: source.to_string() },
             _ => SourceError::Git { source_text: source.to_string(), why: error.to_string() },
@@ -366,11 +431,26 @@ impl Remote<'_> {
             why if why.is_empty() => format!("git ended with {status}"),
             why => why,
         };
-        if let Some(user_info) = &source.user_info {
-            why = why.replace(user_info.expose(), "***");
+        for hidden in &access.hidden {
+            why = why.replace(hidden, "***");
         }
         Err(SourceError::Git { source_text: source.to_string(), why })
     }
+}
+
+/// What may help when git says this.
+pub(super) fn hint(why: &str) -> Option<String> {
+    let says = |word: &str| why.contains(word);
+    let text = if says("could not read Username") || says("Authentication failed") || says("error: 403") {
+        "give a token with --secret id=GIT_AUTH_TOKEN,env=NAME"
+    } else if says("Host key verification failed") {
+        "write the server's key down: ssh-keyscan HOST >> ~/.ssh/known_hosts"
+    } else if says("Permission denied (publickey") {
+        "give an agent or a key with --ssh default[=FILE]"
+    } else {
+        return None;
+    };
+    Some(text.to_owned())
 }
 
 /// Waits for the end of `child`, and brings it about when there is a sign to stop.
@@ -411,6 +491,11 @@ fn shown(complaint: &[u8]) -> String {
         .map(|line| line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect())
         .collect();
     let first = lines.iter().position(|line| line.starts_with("fatal:") || line.starts_with("error:"));
+    // Of a server that does not answer, ssh says why in the line before.
+    let first = first.map(|first| match lines[first].contains(UNREADABLE) {
+        true => first.saturating_sub(1),
+        false => first,
+    });
     let lines = &lines[first.unwrap_or(0)..];
     lines[..lines.len().min(COMPLAINT_LINES_MAX)].join("; ")
 }
@@ -422,6 +507,10 @@ mod tests {
     #[test]
     fn a_complaint_is_one_line_that_begins_with_what_matters() {
         assert_eq!(shown(b"Cloning\nhint: x\nfatal: a\x1b[1m\nb\nc\nd\n"), "fatal: a [1m; b; c");
+        let ssh = b"Warning: x\ng@h: Permission denied (publickey).\nfatal: Could not read from remote repository.\n\nPlease\n";
+        let expected =
+            "g@h: Permission denied (publickey).; fatal: Could not read from remote repository.; Please";
+        assert_eq!(shown(ssh), expected);
         assert_eq!(shown(b""), "");
         assert_eq!(shown(b"odd\n"), "odd");
     }

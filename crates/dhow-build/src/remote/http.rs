@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use dhow_oci::Digest;
-use dhow_registry::{Content, Download, DownloadRequest};
+use dhow_registry::{Content, Download, DownloadError, DownloadRequest, Url};
 use dhow_store::{Blob, Ref};
 use serde::{Deserialize, Serialize};
 
@@ -60,12 +60,12 @@ pub(crate) fn is_http(text: &str) -> bool {
 impl HttpSource {
     /// For people: without user info and query.
     pub(crate) fn shown(&self) -> String {
-        dhow_registry::Url::parse(&self.url).map_or_else(|_| "the URL".to_owned(), |url| url.to_string())
+        Url::parse(&self.url).map_or_else(|_| "the URL".to_owned(), |url| url.to_string())
     }
 
     /// The last part of the path.
     fn name(&self) -> String {
-        let path = dhow_registry::Url::parse(&self.url).map(|url| url.path().to_owned()).unwrap_or_default();
+        let path = Url::parse(&self.url).map(|url| url.path().to_owned()).unwrap_or_default();
         let name = unescape(path.trim_end_matches('/').rsplit('/').next().unwrap_or_default());
         let is_name = !matches!(name.as_str(), "" | "." | "..") && !name.contains(['/', '\0']);
         if is_name { name } else { UNNAMED.to_owned() }
@@ -80,13 +80,15 @@ impl Remote<'_> {
             // Nothing that the server could say would make a difference.
             return Ok(fetched(source, known));
         }
+        let url = Url::parse(&source.url).map_err(DownloadError::from)?;
+        let authorization = self.credentials.of_file(&url)?;
         let mut tries = 1;
         let known = loop {
             let request = DownloadRequest {
                 url: &source.url,
                 etag: known.as_ref().and_then(|known| known.etag.as_deref()),
                 last_modified: known.as_ref().and_then(|known| known.last_modified.as_deref()),
-                authorization: None,
+                authorization: authorization.clone(),
             };
             match ((self.download)(&request)?, &known) {
                 (Download::NotModified, Some(_)) => break known.expect("it was just matched"),

@@ -60,6 +60,12 @@ pub enum RunError {
         /// Why.
         source: io::Error,
     },
+    /// Somebody is at work with a cache that is for one at a time.
+    #[error("the cache {id} is in use by a step of a build, and may be used by one at a time")]
+    CacheInUse {
+        /// Which cache.
+        id: String,
+    },
     /// The build ended while a step waited for something.
     #[error("given up while waiting for the cache {id}, which another step has locked")]
     GivenUp {
@@ -73,6 +79,7 @@ impl RunError {
         match self {
             RunError::Entitlement { name, .. } => Some(format!("allow it with --allow {name}")),
             RunError::NoSecret { id } => Some(format!("give it with --secret id={id},src=FILE")),
+            RunError::CacheInUse { .. } => Some("wait for the build, then try again".to_owned()),
             RunError::NoAgent { id } => Some(format!("give one with --ssh {id}")),
             _ => None,
         }

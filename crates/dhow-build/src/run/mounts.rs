@@ -1,5 +1,6 @@
 //! The mounts of a `RUN`, from what the Dockerfile says to what the launcher is told.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,8 +104,9 @@ impl Agent<'_> {
 }
 
 /// What has to stay until the program has ended.
-trait Held {}
+pub(super) trait Held {}
 impl Held for Aside<'_> {}
+impl Held for File {}
 impl Held for cache_mounts::Taken {}
 impl Held for ssh::Forward {}
 
@@ -118,6 +120,13 @@ pub(crate) struct Ready<'a> {
     /// Copies of files of the build context.
     pub copies: Vec<Arc<Aside<'a>>>,
     _held: Vec<Box<dyn Held + 'a>>,
+}
+
+impl<'a> Ready<'a> {
+    /// Keeps something until the program has ended.
+    pub(super) fn hold(&mut self, held: impl Held + 'a) {
+        self._held.push(Box::new(held));
+    }
 }
 
 impl<'a> Executor<'a> {
@@ -346,7 +355,7 @@ impl<'a> Executor<'a> {
         target: &str,
         ready: &mut Ready<'_>,
     ) -> Result<(), StepError> {
-        let Some(socket) = self.options.ssh.get(id) else {
+        let Some(socket) = self.options.agent(id) else {
             return match required {
                 true => Err(RunError::NoAgent { id: id.to_owned() }.into()),
                 false => Ok(()),

@@ -1,31 +1,37 @@
 //! The mounts of a step that has ended, as far as they can be had again.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use dhow_image::Images;
 use dhow_runtime::{MountSpec as ContainerMount, Propagation};
-use dhow_snapshot::Snapshotter as _;
+use dhow_snapshot::{MountSpec, SnapshotError, SnapshotKey, SnapshotName, Snapshotter as _};
 use dhow_sys::userns::IdMap;
 
-use super::mounts::{Agent, Ready};
-use super::secrets;
+use super::cache_mounts::{Attempt, try_lock};
+use super::mounts::{Agent, Aside, Ready};
+use super::{RunError, secrets};
 use crate::debug::{DebugError, SessionMount, names};
+use crate::error::{StoreFailure, while_doing};
 use crate::mount::Access;
 use crate::run_options::RunOptions;
 
 /// What is known of them.
 pub(crate) struct MountRemains<'a> {
     pub images: &'a Images,
+    /// Begins the names of its snapshots.
+    pub name: &'a str,
     /// Secrets and agents, given again.
     pub options: &'a RunOptions,
     pub mounts: &'a [SessionMount],
     pub scratch: &'a Path,
 }
 
-impl MountRemains<'_> {
+impl<'a> MountRemains<'a> {
     /// What the launcher is told, and what cannot be had, for people.
-    pub(crate) fn ready(&self) -> Result<(Ready<'static>, Vec<String>), DebugError> {
+    pub(crate) fn ready(&self) -> Result<(Ready<'a>, Vec<String>), DebugError> {
         let (mut ready, mut missing) = (Ready::default(), Vec::new());
+        let mut locked = HashSet::new();
         for (number, mount) in self.mounts.iter().enumerate() {
             match mount {
                 SessionMount::Tmpfs { target, size_bytes } => {
@@ -42,17 +48,43 @@ impl MountRemains<'_> {
                 SessionMount::Folder { target, .. } | SessionMount::Gone { target } => {
                     missing.push(format!("the files at {target}"));
                 }
-                SessionMount::Layers { target, snapshots, path } => {
-                    let view = self.images.snapshots().view(&names(snapshots)?);
-                    match view {
+                SessionMount::Layers { target, snapshots, path, readonly } => {
+                    let parents = names(snapshots)?;
+                    let mounted = match readonly {
+                        true => self.images.snapshots().view(&parents),
+                        false => self.writable(&parents, number, &mut ready)?,
+                    };
+                    match mounted {
                         Ok(spec) => ready.container.push(ContainerMount::Overlay {
+                            upper: spec.upper.zip(spec.work),
                             lowers: spec.lowers,
-                            upper: None,
                             subpath: path.trim_matches('/').to_owned(),
                             target: target.clone(),
                         }),
                         Err(_) => missing.push(format!("the files at {target}, which gc has removed")),
                     }
+                }
+                SessionMount::Cache { target, id, folder, readonly, is_shared } => {
+                    let is_ours = locked.contains(folder);
+                    match try_lock(folder, !is_shared) {
+                        _ if is_ours => {}
+                        Ok(Attempt::Ours(lock)) => ready.hold(lock),
+                        Ok(Attempt::Taken) => return Err(RunError::CacheInUse { id: id.clone() }.into()),
+                        Ok(Attempt::Gone) => {}
+                        Err(source) => return Err(RunError::Cache { id: id.clone(), source }.into()),
+                    }
+                    let path = folder.join("fs");
+                    if !path.exists() {
+                        missing.push(format!("the cache at {target}, which has been removed"));
+                        continue;
+                    }
+                    locked.insert(folder);
+                    ready.container.push(ContainerMount::Bind {
+                        source: path,
+                        target: target.clone(),
+                        readonly: *readonly,
+                        propagation: Propagation::Private,
+                    });
                 }
                 SessionMount::Secret { target, id, env, mode, uid, gid } => {
                     let access = self.access(Access { mode: *mode, uid: *uid, gid: *gid });
@@ -64,7 +96,7 @@ impl MountRemains<'_> {
                     wanted.add_to(&mut ready.memory, self.options)?;
                 }
                 SessionMount::Ssh { target, id, mode, uid, gid } => {
-                    let Some(socket) = self.options.ssh.get(id) else {
+                    let Some(socket) = self.options.agent(id) else {
                         missing.push(format!("ssh agent {id}, give it again with --ssh"));
                         continue;
                     };
@@ -76,6 +108,24 @@ impl MountRemains<'_> {
             }
         }
         Ok((ready, missing))
+    }
+
+    /// Layers on which can be written; that is thrown away. The inner error is of layers that are gone.
+    fn writable(
+        &self,
+        parents: &[SnapshotName],
+        number: usize,
+        ready: &mut Ready<'a>,
+    ) -> Result<Result<MountSpec, SnapshotError>, StoreFailure> {
+        let key: SnapshotKey =
+            format!("{}-{number}-mount", self.name).parse().map_err(while_doing("cannot name a snapshot"))?;
+        let snapshots = self.images.snapshots();
+        Ok(snapshots.prepare(&key, parents).and_then(|prepared| {
+            let aside = Aside::new(snapshots, key.clone(), prepared);
+            let spec = snapshots.mount_spec(&key)?;
+            ready.hold(aside);
+            Ok(spec)
+        }))
     }
 
     /// Where there is but one id, everything belongs to root.

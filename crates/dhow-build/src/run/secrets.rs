@@ -52,11 +52,20 @@ impl Wanted<'_> {
         match options.secrets.get(self.id) {
             None if self.required => Err(RunError::NoSecret { id: id() }),
             None => Ok(None),
-            Some(SecretSource::Value(value)) => Ok(Some(value.clone())),
-            Some(SecretSource::File(path)) => {
-                let read = read(path);
-                read.map(Some).map_err(|source| RunError::Secret { id: id(), path: path.clone(), source })
-            }
+            Some(source) => source.read(self.id).map(Some),
+        }
+    }
+}
+
+impl SecretSource {
+    /// The value; `id` is what it is called in errors.
+    pub(crate) fn read(&self, id: &str) -> Result<Vec<u8>, RunError> {
+        match self {
+            SecretSource::Value(value) => Ok(value.clone()),
+            SecretSource::File(path) => read(path).map_err(|source| {
+                let (id, path) = (id.to_owned(), path.clone());
+                RunError::Secret { id, path, source }
+            }),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Forwarding an ssh agent into a container.
 //!
 //! The agent's own socket would not do: an agent talks only to its owner and to root, and a program may be
-//! neither. So the program gets a socket of its own, and what is said there is passed on by this process.
+//! neither. So the program gets a socket of its own, and what is said there is passed on by this process: questions
+//! for keys and signatures. A program of a build may not add, remove or lock the keys of whoever builds.
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -22,7 +22,12 @@ use crate::mount::Access;
 
 /// Conversations at one time; more are refused.
 const CONVERSATIONS_MAX: usize = 64;
-const BUFFER_BYTES: usize = 16 << 10;
+/// The longest message, as in OpenSSH.
+const MESSAGE_BYTES_MAX: usize = 256 << 10;
+/// The numbers of what is passed on: SSH_AGENTC_REQUEST_IDENTITIES and SSH_AGENTC_SIGN_REQUEST.
+const PASSED_ON: [u8; 2] = [11, 13];
+/// SSH_AGENT_FAILURE
+const FAILURE: [u8; 5] = [0, 0, 0, 1, 5];
 const SOCKET_MODE: u32 = 0o600;
 
 /// A socket that stands for an agent's. Nobody is let in any more when this is gone.
@@ -97,26 +102,36 @@ fn listen(listener: &UnixListener, stopped: &io::PipeReader, agent: &Path) {
     }
 }
 
-fn converse(client: &UnixStream, agent: &UnixStream) {
-    thread::scope(|scope| {
-        scope.spawn(|| pass_on(client, agent));
-        pass_on(agent, client);
-    });
-}
-
 /// Passes on until either side is gone; that it is is all there is to say.
-fn pass_on(mut from: &UnixStream, mut to: &UnixStream) {
-    let mut buffer = [0; BUFFER_BYTES];
-    loop {
-        match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) if to.write_all(&buffer[..count]).is_ok() => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            _ => break,
+fn converse(client: &UnixStream, agent: &UnixStream) {
+    while let Ok(request) = message(client) {
+        let answer = match request.get(4) {
+            Some(number) if PASSED_ON.contains(number) => ask(agent, &request),
+            _ => Ok(FAILURE.to_vec()),
+        };
+        if answer.and_then(|answer| (&mut &*client).write_all(&answer)).is_err() {
+            break;
         }
     }
-    let _ = to.shutdown(Shutdown::Write);
-    let _ = from.shutdown(Shutdown::Read);
+}
+
+fn ask(mut agent: &UnixStream, request: &[u8]) -> io::Result<Vec<u8>> {
+    agent.write_all(request)?;
+    message(agent)
+}
+
+/// A message, with its length before it.
+fn message(mut from: &UnixStream) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let count = u32::from_be_bytes(length) as usize;
+    if count > MESSAGE_BYTES_MAX {
+        return Err(io::Error::other("the message is too long"));
+    }
+    let mut message = length.to_vec();
+    message.resize(length.len() + count, 0);
+    from.read_exact(&mut message[length.len()..])?;
+    Ok(message)
 }
 
 #[cfg(test)]
@@ -124,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_is_passed_on_both_ways() {
+    fn questions_are_passed_on_and_orders_are_not() {
         let dir = tempfile::tempdir().expect("a folder");
         let agent = UnixListener::bind(dir.path().join("agent")).expect("an agent");
         // A path that is too long for the address of a socket.
@@ -137,10 +152,12 @@ mod tests {
             let mut nothing = [0; 1];
             assert_eq!(asked.read(&mut nothing).expect("an end"), 0);
             let (mut client, _) = agent.accept().expect("a client");
-            let mut word = [0; 4];
-            client.read_exact(&mut word).expect("a word");
-            client.write_all(b"pong").expect("an answer");
-            assert_eq!(&word, b"ping");
+            let mut question = [0; 5];
+            client.read_exact(&mut question).expect("a question");
+            assert_eq!(question, [0, 0, 0, 1, 11]);
+            client.write_all(&[0, 0, 0, 5, 12, 0, 0, 0, 0]).expect("an answer");
+            // Nothing else comes.
+            assert_eq!(client.read(&mut question).expect("an end"), 0);
         });
         let forward = Forward::start(&dir.path().join("agent"), &deep, "s", access);
         let forward = match forward {
@@ -152,10 +169,18 @@ mod tests {
         assert_eq!(mode & 0o777, 0o640);
         let folder = fs::File::open(&deep).expect("a folder");
         let mut client = UnixStream::connect(Path::new(&proc_path(&folder)).join("s")).expect("a connection");
-        client.write_all(b"ping").expect("a word");
-        let mut answer = [0; 4];
+        // To remove all keys, to lock the agent, and no message at all.
+        for order in [&[0, 0, 0, 1, 19][..], &[0, 0, 0, 5, 22, 0, 0, 0, 0], &[0, 0, 0, 0]] {
+            client.write_all(order).expect("an order");
+            let mut answer = [0; 5];
+            client.read_exact(&mut answer).expect("an answer");
+            assert_eq!(answer, FAILURE);
+        }
+        client.write_all(&[0, 0, 0, 1, 11]).expect("a question");
+        let mut answer = [0; 9];
         client.read_exact(&mut answer).expect("an answer");
-        assert_eq!(&answer, b"pong");
+        assert_eq!(answer, [0, 0, 0, 5, 12, 0, 0, 0, 0]);
+        drop(client);
         answering.join().expect("the agent saw what it should");
         drop(forward);
         assert!(UnixStream::connect(Path::new(&proc_path(&folder)).join("s")).is_err());

@@ -435,7 +435,7 @@ fn the_size_of_memory_counts() {
         "--mount=type=tmpfs,target=/t,size=1m",
         "--mount=type=tmpfs,target=/u,size=1m",
         expect![[r#"
-        miss  RUN --mount=type=tmpfs,target=/u,size=1m say it  (--mount at /u type=tmpfs,size=1048576 is new, --mount at /t type=tmpfs,size=1048576 is gone)
+        miss  RUN --mount=type=tmpfs,target=/u,size=1m say it  (--mount at /t -> /u)
     "#]],
     );
 }

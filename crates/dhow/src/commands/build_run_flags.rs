@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dhow_engine::containers::Ulimit;
-use dhow_engine::{Entitlements, Resources, Rlimit, RunOptions, SecretSource};
+use dhow_engine::{Entitlements, Resources, Rlimit, RunOptions, SecretSource, SshSource};
 
 use super::create_flags::{bytes, extra_host};
 use crate::error::CliError;
@@ -17,8 +17,8 @@ pub(crate) struct BuildRunFlags {
     /// Secret for `RUN --mount=type=secret` (can be repeated)
     #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]")]
     secrets: Vec<String>,
-    /// ssh agent for `RUN --mount=type=ssh` (can be repeated)
-    #[arg(long = "ssh", value_name = "default|ID[=SOCKET]")]
+    /// ssh agent, or private keys, for `RUN --mount=type=ssh` and repositories (can be repeated)
+    #[arg(long = "ssh", value_name = "default|ID[=SOCKET|KEY[,KEY…]]")]
     ssh: Vec<String>,
     /// Allow what reaches beyond the container of a step: network.host, security.insecure (can be repeated)
     #[arg(long = "allow", value_name = "ENTITLEMENT", value_delimiter = ',')]
@@ -156,38 +156,46 @@ pub(super) fn secret(
     Ok((id, source))
 }
 
-/// `default`, `ID` or `ID=SOCKET`. The agent of whoever builds is the one that `SSH_AUTH_SOCK` names.
+/// `default`, `ID`, `ID=SOCKET` or `ID=KEY,…`. The agent of whoever builds is the one that `SSH_AUTH_SOCK` names.
 pub(super) fn ssh(
     text: &str,
     variable: &dyn Fn(&str) -> Option<std::ffi::OsString>,
-) -> Result<(String, PathBuf), CliError> {
-    let (id, path) = text.split_once('=').unwrap_or((text, ""));
-    let id = if id.is_empty() { SSH_DEFAULT } else { id };
-    if !path.is_empty() {
-        return Ok((id.to_owned(), agent_socket(text, path)?));
+) -> Result<(String, SshSource), CliError> {
+    let invalid = |what: String| CliError::new(format!("invalid ssh agent {text:?}: {what}"));
+    let (id, paths) = text.split_once('=').unwrap_or((text, ""));
+    let id = if id.is_empty() { SSH_DEFAULT } else { id }.to_owned();
+    let named: Vec<&str> = paths.split(',').filter(|path| !path.is_empty()).collect();
+    if named.is_empty() {
+        return match variable("SSH_AUTH_SOCK").filter(|path| !path.is_empty()) {
+            Some(path) => match is_socket(Path::new(&path)).map_err(invalid)? {
+                (path, true) => Ok((id, SshSource::Agent(path))),
+                (path, false) => Err(invalid(format!("{} is not a socket", path.display()))),
+            },
+            None => Err(invalid("SSH_AUTH_SOCK is not set".to_owned()).hint(
+                "start an agent: eval $(ssh-agent); ssh-add; or name a key: --ssh default=~/.ssh/id_ed25519",
+            )),
+        };
     }
-    match variable("SSH_AUTH_SOCK").filter(|path| !path.is_empty()) {
-        Some(path) => Ok((id.to_owned(), agent_socket(text, &path.to_string_lossy())?)),
-        None => Err(CliError::new(format!("invalid ssh agent {text:?}: SSH_AUTH_SOCK is not set"))
-            .hint("start an agent: eval $(ssh-agent); ssh-add")),
+    let found: Vec<(PathBuf, bool)> =
+        named.iter().map(|path| is_socket(Path::new(path))).collect::<Result<_, _>>().map_err(invalid)?;
+    match &*found {
+        [(socket, true)] => Ok((id, SshSource::Agent(socket.clone()))),
+        found if found.iter().any(|(_, is_socket)| *is_socket) => {
+            Err(invalid("it is either the socket of one agent, or keys".to_owned()))
+        }
+        found => Ok((id, SshSource::Keys(found.iter().map(|(path, _)| path.clone()).collect()))),
     }
 }
 
-/// Keys are for an agent to keep: dhow never holds a private key.
-fn agent_socket(text: &str, path: &str) -> Result<PathBuf, CliError> {
-    let invalid = |what: String| CliError::new(format!("invalid ssh agent {text:?}: {what}"));
-    let with_agent = "start an agent for it: eval $(ssh-agent); ssh-add KEY; dhow build --ssh default …";
-    if path.contains(',') {
-        return Err(invalid("several keys are not supported, only the socket of an agent".to_owned())
-            .hint(with_agent));
+/// The absolute path, and whether an agent may be there.
+fn is_socket(path: &Path) -> Result<(PathBuf, bool), String> {
+    let look = || Ok((std::path::absolute(path)?, std::fs::metadata(path)?));
+    let (absolute, metadata) =
+        look().map_err(|error: std::io::Error| format!("{}: {error}", path.display()))?;
+    if metadata.is_dir() {
+        return Err(format!("{} is a folder", path.display()));
     }
-    let metadata = std::fs::metadata(path).map_err(|error| invalid(format!("{path}: {error}")))?;
-    if !std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()) {
-        let what =
-            format!("{path} is not a socket: key files are not supported, only the socket of an agent");
-        return Err(invalid(what).hint(with_agent));
-    }
-    std::path::absolute(Path::new(path)).map_err(|error| invalid(format!("{path}: {error}")))
+    Ok((absolute, std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type())))
 }
 
 fn entitlements(names: &[String]) -> Result<Entitlements, CliError> {
@@ -271,10 +279,21 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_left_to_an_agent() {
-        let error = ssh("default=/etc/hostname", &variable).expect_err("not a socket").to_string();
-        assert!(error.contains("key files are not supported"), "{error}");
-        let error = ssh("default", &variable).expect_err("no agent").to_string();
-        assert!(error.contains("SSH_AUTH_SOCK is not set"), "{error}");
+    fn an_agent_is_a_socket_or_keys() {
+        let told = |text: &str| match ssh(text, &variable) {
+            Ok((id, source)) => format!("{id} {source:?}"),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(told("default=/etc/hostname"), "default Keys([\"/etc/hostname\"])");
+        assert_eq!(told("a=/etc/hostname,/etc/hosts"), "a Keys([\"/etc/hostname\", \"/etc/hosts\"])");
+        assert!(told("default").contains("SSH_AUTH_SOCK is not set"));
+        assert!(told("a=/no/such").contains("/no/such: No such file"));
+        assert!(told("a=/etc").contains("/etc is a folder"));
+        let dir = tempfile::tempdir().expect("a folder");
+        let socket = dir.path().join("s");
+        let _listening = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+        let socket = socket.display();
+        assert_eq!(told(&format!("a={socket}")), format!("a Agent(\"{socket}\")"));
+        assert!(told(&format!("a={socket},/etc/hosts")).contains("either the socket of one agent, or keys"));
     }
 }

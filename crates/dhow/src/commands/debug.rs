@@ -29,8 +29,8 @@ pub(crate) struct DebugArgs {
     /// Secret of the step; what was given to the build is not kept (can be repeated)
     #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]")]
     secrets: Vec<String>,
-    /// ssh agent of the step (can be repeated)
-    #[arg(long = "ssh", value_name = "default|ID[=SOCKET]")]
+    /// ssh agent of the step, or private keys (can be repeated)
+    #[arg(long = "ssh", value_name = "default|ID[=SOCKET|KEY[,KEY…]]")]
     ssh: Vec<String>,
 }
 
@@ -74,9 +74,9 @@ pub(crate) fn run(args: &DebugArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, 
         }
         Err(error) => {
             let hint = match &error {
-                DebugError::NotReached(_) => Some("--step names a step that the build reached"),
-                DebugError::Gone(_) | DebugError::Forgotten(_) => Some("build again"),
-                _ => None,
+                DebugError::NotReached(_) => Some("--step names a step that the build reached".to_owned()),
+                DebugError::Gone(_) | DebugError::Forgotten(_) => Some("build again".to_owned()),
+                error => error.hint(),
             };
             let told = CliError::new(crate::error::chain(&error));
             Err(match hint {

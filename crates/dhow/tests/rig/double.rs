@@ -20,6 +20,8 @@ pub(crate) struct Asked {
     pub(crate) from: usize,
     /// The version that is there already.
     pub(crate) if_none_match: Option<String>,
+    /// Who asks, as far as is told.
+    pub(crate) authorization: Option<String>,
 }
 
 /// An answer, right or wrong.
@@ -165,6 +167,7 @@ fn read_request(input: &mut impl BufRead) -> io::Result<Asked> {
         path: words.next().unwrap_or_default(),
         from: 0,
         if_none_match: None,
+        authorization: None,
     };
     loop {
         let mut line = String::new();
@@ -172,6 +175,9 @@ fn read_request(input: &mut impl BufRead) -> io::Result<Asked> {
         let Some((name, value)) = line.split_once(':') else { return Ok(asked) };
         if name.eq_ignore_ascii_case("if-none-match") {
             asked.if_none_match = Some(value.trim().to_owned());
+        }
+        if name.eq_ignore_ascii_case("authorization") {
+            asked.authorization = Some(value.trim().to_owned());
         }
         if name.eq_ignore_ascii_case("range") {
             let start = value.trim().strip_prefix("bytes=").and_then(|range| range.split('-').next());
