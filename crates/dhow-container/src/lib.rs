@@ -10,6 +10,7 @@ mod create;
 mod error;
 mod events;
 mod exec;
+mod export;
 mod files;
 mod freeze;
 mod logs;
@@ -32,6 +33,7 @@ pub use error::{
     StartError, VolumeError,
 };
 pub use exec::ExecError;
+pub use export::ExportError;
 pub use logs::{LogLine, LogsOptions};
 pub use mount::{
     BindPropagation, MountError, MountRequest, MountSource, parse_mount, parse_tmpfs, parse_volume,

@@ -8,11 +8,11 @@ use dhow_oci::{Digest, ImageConfig, Platform, Reference};
 pub use dhow_build::ChangeError;
 pub use dhow_container::{
     AttachError, BindPropagation, CommitError, CommitRequest, Container, ContainerRecord, Containers,
-    CreateError, CreateRequest, Created, DiskError, DnsOptions, ExecError, FindError, HostConfig,
-    InvalidName, Limits, LimitsError, LogConfig, LogLine, LogsError, LogsOptions, Mount, MountError,
-    MountKind, MountRequest, MountSource, NetworkMode, NetworkModeError, RemoveError, RemoveOptions,
-    RenameError, RestartError, SignalError, StartError, State, StopOptions, Ulimit, UlimitError, VolumeUsage,
-    parse_mount, parse_tmpfs, parse_volume, short_id,
+    CreateError, CreateRequest, Created, DiskError, DnsOptions, ExecError, ExportError, FindError,
+    HostConfig, InvalidName, Limits, LimitsError, LogConfig, LogLine, LogsError, LogsOptions, Mount,
+    MountError, MountKind, MountRequest, MountSource, NetworkMode, NetworkModeError, RemoveError,
+    RemoveOptions, RenameError, RestartError, SignalError, StartError, State, StopOptions, Ulimit,
+    UlimitError, VolumeUsage, parse_mount, parse_tmpfs, parse_volume, short_id,
 };
 pub use dhow_image::FindError as FindImageError;
 pub use dhow_net::{

@@ -11,7 +11,9 @@ pub mod containers;
 mod events;
 mod image_filter;
 mod images;
+mod import;
 mod inside;
+mod manifest_list;
 pub mod reexec;
 mod settings;
 mod system;
@@ -55,7 +57,9 @@ pub use images::{
     RemoveError, Removed, SaveError, SaveImagesError, SearchResult, SignedIn, TagImageError, Variant,
     server_key,
 };
+pub use import::{ImportImage, ImportImageError};
 pub use inside::{ImageTree, ImageTreeError, LookInsideError, TreeLayer, TreeStep, WhyError};
+pub use manifest_list::{ListEntry, ManifestList, ManifestListError, PlatformChange};
 pub use settings::Settings;
 pub use system::{SystemInfo, SystemInfoError};
 pub use usage::{ContainerUsage, DiskUsage, DiskUsageError, ImageUsage, PruneAll, PruneAllError, PrunedAll};

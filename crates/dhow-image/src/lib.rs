@@ -17,10 +17,12 @@ mod form;
 mod freeze;
 mod gc;
 mod images;
+mod import;
 mod inside;
 mod install;
 mod layout;
 mod load;
+mod manifest_list;
 mod package;
 mod pull;
 mod push;
@@ -39,6 +41,7 @@ pub use form::{Dialect, LayerForm};
 pub use freeze::{FreezeError, FrozenLayer, snapshot_name};
 pub use gc::Freed;
 pub use images::{Created, FindError, Images, ReadImageError, SaveImageError};
+pub use import::ImportError;
 pub use inside::{
     BelowLayer, Comparison, Difference, FileChange, FileKind, FileMeta, FileNode, Followed, Inside,
     InsideError, InsideLayer, PathDifference, PathEvent, PathStory, StoryError,
@@ -46,6 +49,7 @@ pub use inside::{
 pub use install::{InstallError, LayerError, OpenLayer};
 pub use layout::{Layout, LayoutError, LayoutTarget, Selector};
 pub use load::{LoadError, LoadSource, Loaded};
+pub use manifest_list::{ListEntry, ManifestList, ManifestListError, PlatformChange, fetch_entry};
 pub use package::{Annotation, AnnotationLevel, Draft, PackOptions, Package, Packed};
 pub use pull::{PullError, PullRequest, Pulled};
 pub use push::{PushError, PushEvent, PushObserver, PushedImage};

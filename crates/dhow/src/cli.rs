@@ -39,6 +39,8 @@ enum Command {
     Image(commands::image::ImageArgs),
     /// List images
     Images(commands::images::ImagesArgs),
+    /// Make an image of the files in an archive
+    Import(commands::import::ImportArgs),
     /// Show what there is to know about this machine and this dhow
     Info(commands::info::InfoArgs),
     /// Show everything about containers and images
@@ -49,6 +51,8 @@ enum Command {
     Login(commands::login::LoginArgs),
     /// Sign out of a registry
     Logout(commands::logout::LogoutArgs),
+    /// Put together and look at lists of manifests for several platforms
+    Manifest(commands::manifest::ManifestArgs),
     /// Download an image from a registry
     Pull(commands::pull::PullArgs),
     /// Upload an image to a registry
@@ -80,6 +84,8 @@ enum Command {
     Create(Box<commands::create::CreateArgs>),
     /// Run a command in a running container
     Exec(commands::exec::ExecArgs),
+    /// Write the files of a container as a tar archive
+    Export(commands::export::ExportArgs),
     /// Send a signal to running containers
     Kill(commands::kill::KillArgs),
     /// Show what a container wrote
@@ -205,11 +211,13 @@ fn dispatch(command: Command, ui: &mut Ui) -> Result<u8, CliError> {
         Command::History(args) => commands::history::run(args, &open_as_is()?, ui),
         Command::Image(args) => commands::image::run(args, &open()?, ui),
         Command::Images(args) => commands::images::run(args, &open_as_is()?, ui),
+        Command::Import(args) => commands::import::run(&args, &open()?, ui),
         Command::Info(args) => commands::info::run(&args, &open()?, ui),
         Command::Inspect(args) => commands::inspect::run(args, &open()?, ui),
         Command::Load(args) => commands::load::run(args, &open()?, ui),
         Command::Login(args) => commands::login::run(args, &open_as_is()?, ui),
         Command::Logout(args) => commands::logout::run(args, &open_as_is()?, ui),
+        Command::Manifest(args) => commands::manifest::run(&args, &open_as_is()?, ui),
         Command::Pull(args) => commands::pull::run(args, &open()?, ui),
         Command::Push(args) => commands::push::run(args, &open()?, ui),
         Command::Registry(args) => commands::registry::run(args, ui),
@@ -225,6 +233,7 @@ fn dispatch(command: Command, ui: &mut Ui) -> Result<u8, CliError> {
         Command::Container(args) => commands::container::run(&args, &open()?, ui),
         Command::Create(args) => commands::create::run(&args, &open()?, ui),
         Command::Exec(args) => commands::exec::run(&args, &open()?, ui),
+        Command::Export(args) => commands::export::run(&args, &open()?, ui),
         Command::Kill(args) => commands::kill::run(&args, &open()?, ui),
         Command::Logs(args) => commands::logs::run(&args, &open()?, ui),
         Command::Pause(args) => commands::pause::run(&args, &open()?, ui),

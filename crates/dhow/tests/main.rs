@@ -33,6 +33,7 @@ mod explore;
 mod faults;
 mod flask_app;
 mod hello_docker;
+mod image_commands;
 mod image_formats;
 mod images;
 mod login;

@@ -2,8 +2,8 @@ use clap::Subcommand;
 use dhow_engine::Engine;
 
 use super::{
-    attach, commit, container_inspect, create, exec, kill, logs, pause, port, ps, rename, restart, rm,
-    run as run_command, start, stop, unpause, wait,
+    attach, commit, container_inspect, create, exec, export, kill, logs, pause, port, ps, rename, restart,
+    rm, run as run_command, start, stop, unpause, wait,
 };
 use crate::error::CliError;
 use crate::ui::Ui;
@@ -26,6 +26,8 @@ enum ContainerCommand {
     Create(Box<create::CreateArgs>),
     /// Run a command in a running container
     Exec(exec::ExecArgs),
+    /// Write the files of a container as a tar archive
+    Export(export::ExportArgs),
     /// Show everything about containers
     Inspect(container_inspect::ContainerInspectArgs),
     /// Send a signal to running containers
@@ -64,6 +66,7 @@ pub(crate) fn run(args: &ContainerArgs, engine: &Engine, ui: &mut Ui) -> Result<
         ContainerCommand::Commit(args) => commit::run(args, engine, ui),
         ContainerCommand::Create(args) => create::run(args, engine, ui),
         ContainerCommand::Exec(args) => exec::run(args, engine, ui),
+        ContainerCommand::Export(args) => export::run(args, engine, ui),
         ContainerCommand::Inspect(args) => container_inspect::run(args, engine, ui),
         ContainerCommand::Kill(args) => kill::run(args, engine, ui),
         ContainerCommand::Logs(args) => logs::run(args, engine, ui),

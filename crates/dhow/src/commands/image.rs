@@ -22,6 +22,8 @@ enum ImageCommand {
     Explore(commands::explore::ExploreArgs),
     /// Show how an image was made
     History(commands::history::HistoryArgs),
+    /// Make an image of the files in an archive
+    Import(commands::import::ImportArgs),
     /// Show everything about images
     Inspect(commands::inspect::ImageInspectArgs),
     /// Load images from a tar archive
@@ -52,6 +54,7 @@ pub(crate) fn run(args: ImageArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, C
         ImageCommand::Diff(args) => commands::diff::run(&args, engine, ui),
         ImageCommand::Explore(args) => commands::explore::run(&args, engine, ui),
         ImageCommand::History(args) => commands::history::run(args, engine, ui),
+        ImageCommand::Import(args) => commands::import::run(&args, engine, ui),
         ImageCommand::Inspect(args) => commands::inspect::run_image(args, engine, ui),
         ImageCommand::Load(args) => commands::load::run(args, engine, ui),
         ImageCommand::Ls(args) => commands::images::run(args, engine, ui),

@@ -5,6 +5,7 @@ use dhow_template::units::human_size;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::commands::images_tree;
 use crate::error::CliError;
 use crate::filter::Filters;
 use crate::ui::Ui;
@@ -52,6 +53,9 @@ pub(crate) struct ImagesArgs {
     /// Show only IDs
     #[arg(short, long)]
     quiet: bool,
+    /// Show each name with the platforms it is here for
+    #[arg(long, conflicts_with_all = ["quiet", "format", "digests", "no_trunc"])]
+    tree: bool,
 }
 
 pub(crate) fn run(args: ImagesArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
@@ -61,6 +65,10 @@ pub(crate) fn run(args: ImagesArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, 
     filter.references.extend(args.reference.clone());
     filter.other_platforms = args.all;
     let images = engine.list_images(&filter)?;
+    if args.tree {
+        images_tree::print(&images, engine, ui)?;
+        return Ok(0);
+    }
     // A digest is shown by the row of its image unless each is asked for.
     let wants_digests = args.digests || args.format.as_ref().is_some_and(|format| format.contains(".Digest"));
     if args.quiet {

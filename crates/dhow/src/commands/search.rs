@@ -12,7 +12,7 @@ const DESCRIPTION_WIDTH: usize = 45;
 const LIMIT_MAX: u32 = 100;
 const FILTERS: &[&str] = &["stars", "is-official", "is-automated"];
 const COLUMNS: Columns<'_> = Columns {
-    default: r"{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}\t{{.IsAutomated}}",
+    default: r"{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}",
     headers: &[
         ("Name", "NAME"),
         ("Description", "DESCRIPTION"),
