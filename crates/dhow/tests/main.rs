@@ -42,6 +42,7 @@ mod peers;
 mod python_hello_world;
 mod rig;
 mod rootless;
+mod round_trips;
 mod shown;
 mod storm;
 mod system;
