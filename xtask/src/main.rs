@@ -12,6 +12,7 @@ mod http;
 mod images;
 mod paths;
 mod registry;
+mod s3;
 mod search;
 mod setup;
 mod test;

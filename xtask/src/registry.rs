@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 
 use crate::arguments::{Login, RegistryOptions};
 use crate::http::Request;
+use crate::s3::S3Server;
 use crate::search::SearchServer;
 use crate::{command, images, paths};
 
@@ -94,7 +95,7 @@ impl Drop for Registry {
     }
 }
 
-fn choose_port(port: Option<u16>) -> anyhow::Result<u16> {
+pub(crate) fn choose_port(port: Option<u16>) -> anyhow::Result<u16> {
     let wanted = port.unwrap_or(0);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted));
     Ok(listener.with_context(|| format!("port {wanted} cannot be had"))?.local_addr()?.port())
@@ -141,12 +142,15 @@ pub(crate) struct TestRegistry {
     /// Dropped before the folder is removed.
     registry: Option<Registry>,
     search: SearchServer,
+    s3: Option<S3Server>,
     folder: PathBuf,
 }
 
 impl TestRegistry {
     /// Makes the images if need be and serves them and the search.
     pub(crate) fn start(settings: &Settings) -> anyhow::Result<Self> {
+        // It takes a while to start.
+        let s3 = S3Server::start()?;
         let data = images::ensure()?;
         let parent = paths::target().join("registry");
         remove_abandoned(&parent)?;
@@ -154,7 +158,8 @@ impl TestRegistry {
         fs::create_dir_all(&folder)?;
         images::copy_data(&data, &folder.join("data"))?;
         let registry = Registry::start(&folder, &folder.join("data"), settings)?;
-        Ok(Self { registry: Some(registry), search: SearchServer::start()?, folder })
+        s3.as_ref().map_or(Ok(()), S3Server::wait)?;
+        Ok(Self { registry: Some(registry), search: SearchServer::start()?, s3, folder })
     }
 
     /// `127.0.0.1:PORT` of the registry.
@@ -169,8 +174,13 @@ impl TestRegistry {
     }
 
     /// The variables that tell tests where to find it.
-    pub(crate) fn variables(&self) -> [(&'static str, String); 2] {
-        [("DHOW_TEST_REGISTRY", self.address().to_owned()), ("DHOW_TEST_SEARCH", self.search.address.clone())]
+    pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
+        let mut variables = vec![
+            ("DHOW_TEST_REGISTRY", self.address().to_owned()),
+            ("DHOW_TEST_SEARCH", self.search.address.clone()),
+        ];
+        variables.extend(self.s3.as_ref().map(|s3| ("DHOW_TEST_S3", s3.endpoint.clone())));
+        variables
     }
 }
 

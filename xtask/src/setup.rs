@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::bail;
 
-use crate::command;
+use crate::{command, s3};
 
 /// What packages are needed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +82,14 @@ const PACKAGES: &[Package] = &[
 
 /// Installs what `groups` need and this machine lacks.
 pub(crate) fn run(groups: &[Group]) -> anyhow::Result<()> {
+    packages(groups)?;
+    if groups.contains(&Test) {
+        s3::setup();
+    }
+    Ok(())
+}
+
+fn packages(groups: &[Group]) -> anyhow::Result<()> {
     let missing = missing(groups, is_present);
     if missing.is_empty() {
         println!("setup: nothing is missing");

@@ -40,6 +40,8 @@ mod login;
 mod my_python_app;
 mod peers;
 mod python_hello_world;
+mod registry_serve;
+mod registry_storm;
 mod rig;
 mod rootless;
 mod round_trips;

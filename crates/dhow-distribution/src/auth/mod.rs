@@ -133,25 +133,13 @@ impl Auth {
         }
     }
 
-    /// Whoever wants lists, or to see whether a login works, has to say who they are: `anonymous_too` if a token that
-    /// names nobody will do.
-    pub(crate) fn require_caller(
-        &self,
-        caller: &Caller,
-        anonymous_too: bool,
-        home: &str,
-    ) -> Result<(), ApiError> {
-        let is_known = match caller {
-            Caller::Unknown => {
-                anonymous_too
-                    && matches!(self, Auth::Basic { rules, .. } | Auth::Token { rules, .. } if rules.allow_anonymous())
-            }
-            _ => true,
-        };
-        if is_known {
-            return Ok(());
+    /// Whoever wants lists, or to see whether a login works, has to say who they are. Clients show what they have only
+    /// when they are asked for it; where there are tokens, one that names nobody will do.
+    pub(crate) fn require_caller(&self, caller: &Caller, home: &str) -> Result<(), ApiError> {
+        match caller {
+            Caller::Unknown => Err(ApiError::unauthorized(REQUIRED, self.challenge(home, None, None))),
+            Caller::Anybody | Caller::User(_) | Caller::Bearer { .. } => Ok(()),
         }
-        Err(ApiError::unauthorized(REQUIRED, self.challenge(home, None, None)))
     }
 
     fn challenge(&self, home: &str, scope: Option<&str>, error: Option<&str>) -> String {

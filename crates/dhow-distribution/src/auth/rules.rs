@@ -83,11 +83,6 @@ impl Rules {
                 && rule.repositories.iter().any(|glob| glob.matches(repository, user))
         })
     }
-
-    /// Whether somebody without a name may pull something.
-    pub(crate) fn allow_anonymous(&self) -> bool {
-        self.0.iter().any(|rule| rule.concerns(None) && rule.allow.contains(&Action::Pull))
-    }
 }
 
 #[cfg(test)]
@@ -111,16 +106,12 @@ mod tests {
             rule("team/**", &["ada", "bob"], &[Push]),
             rule("team/**", &["ada"], &[Delete]),
         ]);
-        assert!(rules.allow(None, "public/a", Pull) && rules.allow_anonymous());
+        assert!(rules.allow(None, "public/a", Pull));
         assert!(!rules.allow(None, "team/a", Pull) && rules.allow(Some("eve"), "team/a", Pull));
         assert!(!rules.allow(Some("eve"), "team/a", Push) && rules.allow(Some("bob"), "team/a", Push));
         assert!(!rules.allow(Some("bob"), "team/a", Delete) && rules.allow(Some("ada"), "team/a", Delete));
         assert!(!rules.allow(Some("ada"), "public/a", Push));
         let default = Rules::new(Vec::new());
-        assert!(
-            default.allow(Some("eve"), "a", Delete)
-                && !default.allow(None, "a", Pull)
-                && !default.allow_anonymous()
-        );
+        assert!(default.allow(Some("eve"), "a", Delete) && !default.allow(None, "a", Pull));
     }
 }

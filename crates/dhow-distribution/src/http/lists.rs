@@ -21,7 +21,7 @@ pub(super) async fn tags(call: &Call<'_>, name: &str) -> Result<Response<Body>, 
 }
 
 pub(super) async fn catalog(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
-    call.app.auth.require_caller(&call.caller, true, &call.home)?;
+    call.app.auth.require_caller(&call.caller, &call.home)?;
     let shows = |name: &str| call.app.auth.shows(&call.caller, name);
     let repositories = call.app.registry.catalog(&call.query.page()?, shows).await?;
     let mut response = json(StatusCode::OK, &json!({ "repositories": repositories.names }));
@@ -65,7 +65,7 @@ pub(super) async fn referrers(
 
 /// The search of Docker's first registries, which docker still speaks.
 pub(super) async fn search(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
-    call.app.auth.require_caller(&call.caller, true, &call.home)?;
+    call.app.auth.require_caller(&call.caller, &call.home)?;
     let term = call.query.get("q").unwrap_or_default();
     let limit = call.query.page()?.size.unwrap_or(RESULTS_DEFAULT).min(RESULTS_MAX);
     let shows = |name: &str| call.app.auth.shows(&call.caller, name);

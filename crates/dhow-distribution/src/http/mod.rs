@@ -149,7 +149,7 @@ async fn dispatch(
     }
     match (method.as_str(), route) {
         ("GET" | "HEAD", Route::Base) => {
-            call.app.auth.require_caller(&call.caller, false, &call.home)?;
+            call.app.auth.require_caller(&call.caller, &call.home)?;
             Ok(json(StatusCode::OK, &serde_json::json!({})))
         }
         ("GET" | "HEAD", Route::Catalog) => lists::catalog(call).await,

@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use dhow_oci::Digest;
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,8 @@ use crate::storage::StorageError;
 
 /// An announcement that has been seen for so long was left by a process that died.
 pub(super) const FENCE_SECONDS_MAX: u64 = 60;
+/// Announcements that are older are removed by the next collector.
+const FORGET_AGE: Duration = Duration::from_secs(600);
 const FENCE_POLL: Duration = Duration::from_millis(100);
 const PREFIX: &str = "gc/";
 
@@ -55,6 +57,20 @@ impl Registry {
             }
             tokio::time::sleep(FENCE_POLL).await;
         }
+    }
+
+    /// Removes announcements of collectors that died. One that lives has had its announcement for a shorter time, if
+    /// the clocks of its machine, ours and the storage's agree to some minutes.
+    pub(super) async fn forget_the_dead(&self) -> Result<u64, StorageError> {
+        let mut forgotten = 0;
+        for entry in self.storage.list(PREFIX, None, usize::MAX).await? {
+            let age = SystemTime::now().duration_since(entry.written).unwrap_or_default();
+            if age > FORGET_AGE {
+                self.storage.delete(&entry.key).await?;
+                forgotten += 1;
+            }
+        }
+        Ok(forgotten)
     }
 
     async fn concerns(&self, key: &str, digests: &[Digest]) -> Result<bool, StorageError> {

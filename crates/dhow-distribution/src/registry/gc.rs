@@ -85,6 +85,9 @@ impl Registry {
         if !options.dry_run {
             report.swept = self.storage.sweep(ago(SWEEP_AGE)).await?;
         }
+        if !options.dry_run {
+            report.swept += self.forget_the_dead().await?;
+        }
         let mut known = HashMap::new();
         let first = self.survey(options, &mut known).await?;
         let unneeded = first.unneeded();

@@ -14,7 +14,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -38,6 +38,9 @@ const BUSY_WAIT: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub struct Folder {
     root: Arc<Path>,
+    /// How many more steps it takes before it is as if the process had been killed.
+    #[cfg(test)]
+    fuse: Arc<std::sync::atomic::AtomicI64>,
 }
 
 impl Folder {
@@ -47,7 +50,11 @@ impl Folder {
         for name in ["blobs", "uploads", "records", "temp"] {
             fs::create_dir_all(root.join(name)).map_err(failed)?;
         }
-        let folder = Folder { root: root.into() };
+        let folder = Folder {
+            root: root.into(),
+            #[cfg(test)]
+            fuse: Arc::new(i64::MAX.into()),
+        };
         let version = root.join("version");
         match fs::read_to_string(&version) {
             Ok(text) if text == LAYOUT_VERSION => {}
@@ -61,6 +68,16 @@ impl Folder {
             Err(error) => return Err(failed(error)),
         }
         Ok(folder)
+    }
+
+    /// Comes before everything that changes the disk.
+    fn step(&self) -> io::Result<()> {
+        #[cfg(test)]
+        if self.fuse.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) <= 0 {
+            self.fuse.store(-1, std::sync::atomic::Ordering::SeqCst);
+            return Err(io::Error::other("killed"));
+        }
+        Ok(())
     }
 
     fn record(&self, key: &str) -> PathBuf {
@@ -80,12 +97,16 @@ impl Folder {
         let temporary = self.root.join("temp").join(crate::registry::random_name());
         let is_secret = path.starts_with(self.root.join("records/keys"));
         let mode = if is_secret { 0o600 } else { 0o644 };
+        self.step()?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         let outcome = (|| {
+            self.step()?;
             file.write_all(bytes)?;
             file.sync_data()?;
             let parent = path.parent().expect("files lie in folders");
+            self.step()?;
             create_folders(parent)?;
+            self.step()?;
             match place {
                 Place::Replace => fs::rename(&temporary, path)?,
                 Place::Create => match fs::hard_link(&temporary, path) {
@@ -96,7 +117,7 @@ impl Folder {
             sync_folder(parent)?;
             Ok(true)
         })();
-        if !matches!((&outcome, place), (Ok(true), Place::Replace)) {
+        if !matches!((&outcome, place), (Ok(true), Place::Replace)) && self.step().is_ok() {
             // What cannot be removed now is swept later.
             let _ = fs::remove_file(&temporary);
         }
@@ -213,7 +234,11 @@ impl Storage for Folder {
 
     async fn delete(&self, key: &str) -> Result<bool, StorageError> {
         let path = self.record(key);
-        self.run("remove", key, move |_| remove_file(&path)).await
+        self.run("remove", key, move |folder| {
+            folder.step()?;
+            remove_file(&path)
+        })
+        .await
     }
 
     async fn list(
@@ -257,14 +282,20 @@ impl Storage for Folder {
 
     async fn remove(&self, digest: Digest) -> Result<(), StorageError> {
         let path = self.blob(digest);
-        self.run("remove", &digest.to_string(), move |_| remove_file(&path)).await?;
+        let remove = move |folder: &Folder| {
+            folder.step()?;
+            remove_file(&path)
+        };
+        self.run("remove", &digest.to_string(), remove).await?;
         Ok(())
     }
 
     async fn begin(&self, upload: &str, note: &Note) -> Result<(), StorageError> {
         let (path, note) = (self.upload(upload), note.clone());
         self.run("begin upload", upload, move |folder| {
+            folder.step()?;
             fs::create_dir(&path)?;
+            folder.step()?;
             File::create_new(path.join("data"))?;
             write_note(folder, &path, &note)
         })
@@ -397,6 +428,12 @@ fn resume(folder: &Folder, path: PathBuf) -> io::Result<Resumed> {
         Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Resumed::Busy),
         locked => locked?,
     }
+    if data.metadata()?.nlink() > 1 {
+        // Its server died when it had become content, which must not be written to again. All that is left to do is
+        // what that server would have done next.
+        forget(folder, &path)?;
+        return Ok(Resumed::None);
+    }
     let Some(state) = optional(fs::read(path.join("state")))? else { return Ok(Resumed::None) };
     // A state cut short by a power cut: the client has to begin again.
     let Ok(note) = serde_json::from_slice::<Note>(&state) else { return Ok(Resumed::None) };
@@ -414,10 +451,22 @@ fn resume(folder: &Folder, path: PathBuf) -> io::Result<Resumed> {
     })))
 }
 
+/// Removes an upload. Without a state it cannot be resumed; the rest is swept if we are killed.
+fn forget(folder: &Folder, path: &Path) -> io::Result<()> {
+    for name in ["state", "data"] {
+        folder.step()?;
+        optional(fs::remove_file(path.join(name)))?;
+    }
+    folder.step()?;
+    optional(fs::remove_dir(path)).map(drop)
+}
+
 /// Not synced: a state older than its data only makes a client send more again.
 fn write_note(folder: &Folder, path: &Path, note: &Note) -> io::Result<()> {
     let temporary = folder.root.join("temp").join(crate::registry::random_name());
+    folder.step()?;
     fs::write(&temporary, serde_json::to_vec(note)?)?;
+    folder.step()?;
     fs::rename(&temporary, path.join("state"))
 }
 
@@ -435,8 +484,9 @@ impl Upload for FolderUpload {
     }
 
     async fn write(&mut self, pieces: Vec<Bytes>) -> Result<(), StorageError> {
-        let (data, start) = (Arc::clone(&self.data), self.at);
+        let (folder, data, start) = (self.folder.clone(), Arc::clone(&self.data), self.at);
         let write = move || {
+            folder.step()?;
             let mut at = start;
             for piece in pieces {
                 data.write_all_at(&piece, at)?;
@@ -472,10 +522,13 @@ impl Upload for FolderUpload {
     }
 
     async fn publish(&mut self, digest: Digest) -> Result<(), StorageError> {
-        let (data, path) = (self.path.join("data"), self.folder.blob(digest));
+        let (folder, data) = (self.folder.clone(), self.path.join("data"));
+        let path = self.folder.blob(digest);
         let publish = move || {
             let parent = path.parent().expect("blobs lie in folders");
+            folder.step()?;
             create_folders(parent)?;
+            folder.step()?;
             match fs::hard_link(&data, &path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 linked => linked?,
@@ -487,16 +540,8 @@ impl Upload for FolderUpload {
     }
 
     async fn discard(self: Box<Self>) -> Result<(), StorageError> {
-        let path = self.path.clone();
+        let (folder, path) = (self.folder.clone(), self.path.clone());
         let failed = self.failed("remove upload");
-        let discard = move || {
-            // Without a state it cannot be resumed; the rest is swept if we are killed.
-            for name in ["state", "data"] {
-                optional(fs::remove_file(path.join(name)))?;
-            }
-            optional(fs::remove_dir(&path))
-        };
-        blocking(discard).await.map_err(failed)?;
-        Ok(())
+        blocking(move || forget(&folder, &path)).await.map_err(failed)
     }
 }

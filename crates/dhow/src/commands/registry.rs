@@ -109,7 +109,7 @@ fn tell(event: &Event, verbose: bool) {
         Event::Stopping => "stopping".to_owned(),
     };
     // Standard error gone means that nobody is left to be told.
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 fn gc(args: &GcArgs, ui: &mut Ui) -> Result<u8, CliError> {

@@ -97,7 +97,7 @@ impl Running {
         self.since.elapsed() > Duration::from_secs(COMMAND_SECONDS_MAX)
     }
 
-    fn pid(&self) -> Pid {
+    pub(super) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 }
