@@ -44,6 +44,20 @@ use crate::{
 
 const BASE: &str = "FROM scratch\nCOPY <<os /os\n1\nos\nENV PATH=/bin\n";
 
+/// What an application is mostly made of: something that is installed, and then files that change often.
+const APP: &str = "\
+//- Dockerfile
+FROM base
+COPY req /
+RUN copy /req /installed
+COPY app /
+CMD [\"/app\"]
+//- req
+1
+//- app
+1
+";
+
 /// A store and a folder for one story.
 struct World {
     dir: TempDir,
@@ -254,6 +268,11 @@ fn without_digests(text: &str) -> String {
     parts.fold(first, |told, part| {
         told + "sha256:…" + part.trim_start_matches(|c: char| c.is_ascii_hexdigit())
     })
+}
+
+/// Tells a story that begins as others do.
+fn check_after(beginning: &str, story: &str, expected: Expect) {
+    check(&format!("{beginning}{story}"), expected);
 }
 
 fn check(story: &str, expected: Expect) {

@@ -2,24 +2,28 @@
 
 use expect_test::expect;
 
-use super::check;
+use super::{APP, check, check_after};
+
+/// A folder, and a program that reads one file of it.
+const TREE: &str = "\
+//- Dockerfile
+FROM base
+COPY . /app
+RUN copy /app/a /b
+//- .dockerignore
+Dockerfile
+*.log
+//- a
+1
+//- sub/b
+1
+";
 
 #[test]
 fn an_unchanged_build_runs_nothing() {
-    check(
-        "\
-//- Dockerfile
-FROM base
-COPY req /
-RUN copy /req /installed
-COPY app /
-CMD [\"/app\"]
-//- req
-1
-//- app
-1
-//= 
-",
+    check_after(
+        APP,
+        "//=",
         expect![[r#"
             hit   COPY req /
             hit   RUN copy /req /installed
@@ -30,18 +34,9 @@ CMD [\"/app\"]
 
 #[test]
 fn a_changed_file_runs_its_copy_and_what_follows() {
-    check(
+    check_after(
+        APP,
         "\
-//- Dockerfile
-FROM base
-COPY req /
-RUN copy /req /installed
-COPY app /
-CMD [\"/app\"]
-//- req
-1
-//- app
-1
 //= 
 //- app
 2
@@ -52,18 +47,9 @@ CMD [\"/app\"]
             miss  COPY app /  (app changed)
         "#]],
     );
-    check(
+    check_after(
+        APP,
         "\
-//- Dockerfile
-FROM base
-COPY req /
-RUN copy /req /installed
-COPY app /
-CMD [\"/app\"]
-//- req
-1
-//- app
-1
 //= 
 //- req
 2
@@ -78,18 +64,9 @@ CMD [\"/app\"]
 
 #[test]
 fn changing_back_finds_the_first_results() {
-    check(
+    check_after(
+        APP,
         "\
-//- Dockerfile
-FROM base
-COPY req /
-RUN copy /req /installed
-COPY app /
-CMD [\"/app\"]
-//- req
-1
-//- app
-1
 //= 
 //- req
 2
@@ -107,20 +84,9 @@ CMD [\"/app\"]
 
 #[test]
 fn times_and_owners_of_files_do_not_count() {
-    check(
-        "\
-//- Dockerfile
-FROM base
-COPY req /
-RUN copy /req /installed
-COPY app /
-CMD [\"/app\"]
-//- req
-1
-//- app
-1
-//= touch app,chown 7 req
-",
+    check_after(
+        APP,
+        "//= touch app,chown 7 req",
         expect![[r#"
             hit   COPY req /
             hit   RUN copy /req /installed
@@ -131,41 +97,17 @@ CMD [\"/app\"]
 
 #[test]
 fn modes_count_and_are_named() {
-    check(
-        "\
-//- Dockerfile
-FROM base
-COPY . /app
-RUN copy /app/a /b
-//- .dockerignore
-Dockerfile
-*.log
-//- a
-1
-//- sub/b
-1
-//= chmod 755 a
-",
+    check_after(
+        TREE,
+        "//= chmod 755 a",
         expect![[r#"
             miss  COPY . /app  (mode of a 0644 -> 0755)
             miss  RUN copy /app/a /b  (what it builds upon changed: COPY . /app)
         "#]],
     );
-    check(
-        "\
-//- Dockerfile
-FROM base
-COPY . /app
-RUN copy /app/a /b
-//- .dockerignore
-Dockerfile
-*.log
-//- a
-1
-//- sub/b
-1
-//= chmod 664 sub/b,chmod 600 a
-",
+    check_after(
+        TREE,
+        "//= chmod 664 sub/b,chmod 600 a",
         expect![[r#"
             miss  COPY . /app  (mode of a 0644 -> 0600, mode of sub/b 0644 -> 0664)
             miss  RUN copy /app/a /b  (what it builds upon changed: COPY . /app)
@@ -175,19 +117,9 @@ Dockerfile
 
 #[test]
 fn new_and_lost_files_are_named() {
-    check(
+    check_after(
+        TREE,
         "\
-//- Dockerfile
-FROM base
-COPY . /app
-RUN copy /app/a /b
-//- .dockerignore
-Dockerfile
-*.log
-//- a
-1
-//- sub/b
-1
 //= 
 //- sub/c
 1
@@ -197,41 +129,17 @@ Dockerfile
             miss  RUN copy /app/a /b  (what it builds upon changed: COPY . /app)
         "#]],
     );
-    check(
-        "\
-//- Dockerfile
-FROM base
-COPY . /app
-RUN copy /app/a /b
-//- .dockerignore
-Dockerfile
-*.log
-//- a
-1
-//- sub/b
-1
-//= rm sub/b
-",
+    check_after(
+        TREE,
+        "//= rm sub/b",
         expect![[r#"
             miss  COPY . /app  (sub/b is gone)
             miss  RUN copy /app/a /b  (what it builds upon changed: COPY . /app)
         "#]],
     );
-    check(
-        "\
-//- Dockerfile
-FROM base
-COPY . /app
-RUN copy /app/a /b
-//- .dockerignore
-Dockerfile
-*.log
-//- a
-1
-//- sub/b
-1
-//= mv a c
-",
+    check_after(
+        TREE,
+        "//= mv a c",
         expect![[r#"
             miss  COPY . /app  (c is new, a is gone)
             miss  RUN copy /app/a /b  (what it builds upon changed: COPY . /app)
@@ -241,19 +149,9 @@ Dockerfile
 
 #[test]
 fn what_is_ignored_or_not_copied_does_not_count() {
-    check(
+    check_after(
+        TREE,
         "\
-//- Dockerfile
-FROM base
-COPY . /app
-RUN copy /app/a /b
-//- .dockerignore
-Dockerfile
-*.log
-//- a
-1
-//- sub/b
-1
 //= 
 //- debug.log
 x
@@ -263,18 +161,9 @@ x
             hit   RUN copy /app/a /b
         "#]],
     );
-    check(
+    check_after(
+        APP,
         "\
-//- Dockerfile
-FROM base
-COPY req /
-RUN copy /req /installed
-COPY app /
-CMD [\"/app\"]
-//- req
-1
-//- app
-1
 //= 
 //- other
 x
@@ -285,19 +174,9 @@ x
             hit   COPY app /
         "#]],
     );
-    check(
+    check_after(
+        TREE,
         "\
-//- Dockerfile
-FROM base
-COPY . /app
-RUN copy /app/a /b
-//- .dockerignore
-Dockerfile
-*.log
-//- a
-1
-//- sub/b
-1
 //= 
 //- Dockerfile
 FROM base
@@ -314,19 +193,9 @@ RUN copy /app/a /b
 
 #[test]
 fn an_edit_that_keeps_size_and_time_is_seen() {
-    check(
+    check_after(
+        TREE,
         "\
-//- Dockerfile
-FROM base
-COPY . /app
-RUN copy /app/a /b
-//- .dockerignore
-Dockerfile
-*.log
-//- a
-1
-//- sub/b
-1
 //= touch a
 //= touch a
 //- a
@@ -341,39 +210,17 @@ Dockerfile
 
 #[test]
 fn links_count_by_where_they_lead() {
-    check(
-        "\
-//- Dockerfile
-FROM base
-COPY . /app
-RUN copy /app/a /b
-//- .dockerignore
-Dockerfile
-*.log
-//- a
-1
-//- sub/b
-1
-//= link l a
-",
+    check_after(
+        TREE,
+        "//= link l a",
         expect![[r#"
             miss  COPY . /app  (l is new)
             miss  RUN copy /app/a /b  (what it builds upon changed: COPY . /app)
         "#]],
     );
-    check(
+    check_after(
+        TREE,
         "\
-//- Dockerfile
-FROM base
-COPY . /app
-RUN copy /app/a /b
-//- .dockerignore
-Dockerfile
-*.log
-//- a
-1
-//- sub/b
-1
 //= link l a
 //= rm l
 //= link l sub
@@ -526,19 +373,9 @@ Dockerfile
 
 #[test]
 fn options_of_a_copy_are_told() {
-    check(
+    check_after(
+        TREE,
         "\
-//- Dockerfile
-FROM base
-COPY . /app
-RUN copy /app/a /b
-//- .dockerignore
-Dockerfile
-*.log
-//- a
-1
-//- sub/b
-1
 //= 
 //- Dockerfile
 FROM base
@@ -548,19 +385,9 @@ COPY --chown=1:2 . /app
             miss  COPY --chown=1:2 . /app  (--chown 1:2 is new)
         "#]],
     );
-    check(
+    check_after(
+        TREE,
         "\
-//- Dockerfile
-FROM base
-COPY . /app
-RUN copy /app/a /b
-//- .dockerignore
-Dockerfile
-*.log
-//- a
-1
-//- sub/b
-1
 //= 
 //- Dockerfile
 FROM base

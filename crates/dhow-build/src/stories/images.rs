@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::check;
+use super::{APP, check, check_after};
 
 #[test]
 fn a_base_that_moved_is_named() {
@@ -95,18 +95,9 @@ RUN true
 
 #[test]
 fn inserted_and_removed_lines_do_not_hide_the_rest() {
-    check(
+    check_after(
+        APP,
         "\
-//- Dockerfile
-FROM base
-COPY req /
-RUN copy /req /installed
-COPY app /
-CMD [\"/app\"]
-//- req
-1
-//- app
-1
 //= 
 //- Dockerfile
 FROM base
@@ -146,18 +137,9 @@ RUN copy /req /installed
 
 #[test]
 fn swapped_lines_find_each_other() {
-    check(
+    check_after(
+        APP,
         "\
-//- Dockerfile
-FROM base
-COPY req /
-RUN copy /req /installed
-COPY app /
-CMD [\"/app\"]
-//- req
-1
-//- app
-1
 //= 
 //- Dockerfile
 FROM base
@@ -175,18 +157,9 @@ RUN copy /req /installed
 
 #[test]
 fn a_renamed_dockerfile_is_recognised() {
-    check(
+    check_after(
+        APP,
         "\
-//- Dockerfile
-FROM base
-COPY req /
-RUN copy /req /installed
-COPY app /
-CMD [\"/app\"]
-//- req
-1
-//- app
-1
 //= mv Dockerfile Other,file Other
 //- req
 2
@@ -201,18 +174,9 @@ CMD [\"/app\"]
 
 #[test]
 fn a_copied_folder_is_recognised() {
-    check(
+    check_after(
+        APP,
         "\
-//- Dockerfile
-FROM base
-COPY req /
-RUN copy /req /installed
-COPY app /
-CMD [\"/app\"]
-//- req
-1
-//- app
-1
 //= folder copy
 //- app
 2
@@ -250,38 +214,18 @@ COPY Other /
 
 #[test]
 fn what_was_removed_says_so() {
-    check(
-        "\
-//- Dockerfile
-FROM base
-COPY req /
-RUN copy /req /installed
-COPY app /
-CMD [\"/app\"]
-//- req
-1
-//- app
-1
-//= gc
-",
+    check_after(
+        APP,
+        "//= gc",
         expect![[r#"
             miss  COPY req /  (removed by gc)
             miss  RUN copy /req /installed  (removed by gc)
             miss  COPY app /  (removed by gc)
         "#]],
     );
-    check(
+    check_after(
+        APP,
         "\
-//- Dockerfile
-FROM base
-COPY req /
-RUN copy /req /installed
-COPY app /
-CMD [\"/app\"]
-//- req
-1
-//- app
-1
 //= gc
 //= 
 ",

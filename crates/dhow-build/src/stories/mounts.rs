@@ -2,7 +2,33 @@
 
 use expect_test::{Expect, expect};
 
-use super::check;
+use super::{check, check_after};
+
+/// A program that reads one file of a folder that is mounted.
+const BOUND: &str = "\
+//- Dockerfile
+FROM base
+RUN --mount=source=src,target=/src copy /src/a /out
+RUN copy /out /copy
+//- src/a
+1
+//- src/b
+1
+";
+
+/// A program that reads a file of another stage.
+const FROM_STAGE: &str = "\
+//- Dockerfile
+FROM base AS made
+COPY src /made/
+RUN copy /made/a /made/out && copy /made/b /other
+FROM base
+RUN --mount=from=made,source=/made/out,target=/m say it
+//- src/a
+1
+//- src/b
+1
+";
 
 /// A `RUN` with these flags, built with what is told, and what became of it.
 fn run(flags: &str, then: &str, expected: Expect) {
@@ -86,16 +112,9 @@ fn of_a_mounted_context_all_counts_but_what_is_ignored() {
 
 #[test]
 fn what_reads_a_mount_is_followed_by_what_reads_its_result() {
-    check(
+    check_after(
+        BOUND,
         "\
-//- Dockerfile
-FROM base
-RUN --mount=source=src,target=/src copy /src/a /out
-RUN copy /out /copy
-//- src/a
-1
-//- src/b
-1
 //= 
 //- src/a
 2
@@ -105,16 +124,9 @@ RUN copy /out /copy
             miss  RUN copy /out /copy  (what it builds upon changed: RUN --mount=source=src,target=/src copy /src/a /out)
         "#]],
     );
-    check(
+    check_after(
+        BOUND,
         "\
-//- Dockerfile
-FROM base
-RUN --mount=source=src,target=/src copy /src/a /out
-RUN copy /out /copy
-//- src/a
-1
-//- src/b
-1
 //= 
 //- src/b
 2
@@ -128,18 +140,9 @@ RUN copy /out /copy
 
 #[test]
 fn of_a_mounted_stage_the_files_count_that_are_shown() {
-    check(
+    check_after(
+        FROM_STAGE,
         "\
-//- Dockerfile
-FROM base AS made
-COPY src /made/
-RUN copy /made/a /made/out && copy /made/b /other
-FROM base
-RUN --mount=from=made,source=/made/out,target=/m say it
-//- src/a
-1
-//- src/b
-1
 //= 
 //- src/a
 2
@@ -150,18 +153,9 @@ RUN --mount=from=made,source=/made/out,target=/m say it
             miss  stage-1: RUN --mount=from=made,source=/made/out,target=/m say it  (out changed)
         "#]],
     );
-    check(
+    check_after(
+        FROM_STAGE,
         "\
-//- Dockerfile
-FROM base AS made
-COPY src /made/
-RUN copy /made/a /made/out && copy /made/b /other
-FROM base
-RUN --mount=from=made,source=/made/out,target=/m say it
-//- src/a
-1
-//- src/b
-1
 //= 
 //- src/b
 2

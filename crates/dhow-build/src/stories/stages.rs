@@ -2,12 +2,10 @@
 
 use expect_test::expect;
 
-use super::check;
+use super::{check, check_after};
 
-#[test]
-fn a_change_in_one_stage_leaves_the_other_alone() {
-    check(
-        "\
+/// Two stages, and one that takes a file from each.
+const TWO_STAGES: &str = "\
 //- Dockerfile
 FROM base AS one
 COPY a /
@@ -22,6 +20,13 @@ COPY --from=two /y /
 1
 //- b
 1
+";
+
+#[test]
+fn a_change_in_one_stage_leaves_the_other_alone() {
+    check_after(
+        TWO_STAGES,
+        "\
 //= 
 //- a
 2
@@ -35,22 +40,9 @@ COPY --from=two /y /
             miss  stage-2: COPY --from=two /y /  (what it builds upon changed: COPY --from=one /x /)
         "#]],
     );
-    check(
+    check_after(
+        TWO_STAGES,
         "\
-//- Dockerfile
-FROM base AS one
-COPY a /
-RUN copy /a /x
-FROM base AS two
-COPY b /
-RUN copy /b /y
-FROM base
-COPY --from=one /x /
-COPY --from=two /y /
-//- a
-1
-//- b
-1
 //= jobs 4
 //- b
 2
@@ -68,22 +60,9 @@ COPY --from=two /y /
 
 #[test]
 fn stages_run_beside_each_other_to_the_same_end() {
-    check(
+    check_after(
+        TWO_STAGES,
         "\
-//- Dockerfile
-FROM base AS one
-COPY a /
-RUN copy /a /x
-FROM base AS two
-COPY b /
-RUN copy /b /y
-FROM base
-COPY --from=one /x /
-COPY --from=two /y /
-//- a
-1
-//- b
-1
 //= jobs 4,no-cache
 //= jobs 1
 ",
@@ -100,22 +79,9 @@ COPY --from=two /y /
 
 #[test]
 fn only_what_the_target_needs_is_looked_at() {
-    check(
+    check_after(
+        TWO_STAGES,
         "\
-//- Dockerfile
-FROM base AS one
-COPY a /
-RUN copy /a /x
-FROM base AS two
-COPY b /
-RUN copy /b /y
-FROM base
-COPY --from=one /x /
-COPY --from=two /y /
-//- a
-1
-//- b
-1
 //= target two
 //- a
 2
@@ -125,22 +91,9 @@ COPY --from=two /y /
             hit   RUN copy /b /y
         "#]],
     );
-    check(
+    check_after(
+        TWO_STAGES,
         "\
-//- Dockerfile
-FROM base AS one
-COPY a /
-RUN copy /a /x
-FROM base AS two
-COPY b /
-RUN copy /b /y
-FROM base
-COPY --from=one /x /
-COPY --from=two /y /
-//- a
-1
-//- b
-1
 //= target one
 //- a
 2

@@ -2,18 +2,23 @@
 
 use expect_test::expect;
 
-use super::check;
+use super::{check, check_after};
 
-#[test]
-fn an_argument_counts_from_where_it_is_declared() {
-    check(
-        "\
+/// A program that reads one of two arguments.
+const ARGUMENTS: &str = "\
 //- Dockerfile
 FROM base
 RUN true
 ARG V
 ARG API_TOKEN
 RUN env /e V
+";
+
+#[test]
+fn an_argument_counts_from_where_it_is_declared() {
+    check_after(
+        ARGUMENTS,
+        "\
 //= args V=1
 //= args V=2
 ",
@@ -22,29 +27,17 @@ RUN env /e V
             miss  RUN env /e V  (ARG V=2 is new)
         "#]],
     );
-    check(
-        "\
-//- Dockerfile
-FROM base
-RUN true
-ARG V
-ARG API_TOKEN
-RUN env /e V
-//= args V=1
-",
+    check_after(
+        ARGUMENTS,
+        "//= args V=1",
         expect![[r#"
             hit   RUN true
             miss  RUN env /e V  (ARG V=1 is new)
         "#]],
     );
-    check(
+    check_after(
+        ARGUMENTS,
         "\
-//- Dockerfile
-FROM base
-RUN true
-ARG V
-ARG API_TOKEN
-RUN env /e V
 //= args V=1
 //= 
 ",
@@ -57,14 +50,9 @@ RUN env /e V
 
 #[test]
 fn secret_values_count_and_are_not_told() {
-    check(
+    check_after(
+        ARGUMENTS,
         "\
-//- Dockerfile
-FROM base
-RUN true
-ARG V
-ARG API_TOKEN
-RUN env /e V
 //= args API_TOKEN=a
 //= args API_TOKEN=b
 ",
@@ -77,16 +65,9 @@ RUN env /e V
 
 #[test]
 fn an_argument_that_nobody_declares_does_not_count() {
-    check(
-        "\
-//- Dockerfile
-FROM base
-RUN true
-ARG V
-ARG API_TOKEN
-RUN env /e V
-//= args W=1
-",
+    check_after(
+        ARGUMENTS,
+        "//= args W=1",
         expect![[r#"
             hit   RUN true
             hit   RUN env /e V
@@ -96,16 +77,9 @@ RUN env /e V
 
 #[test]
 fn proxy_settings_do_not_count() {
-    check(
-        "\
-//- Dockerfile
-FROM base
-RUN true
-ARG V
-ARG API_TOKEN
-RUN env /e V
-//= args HTTP_PROXY=http://p
-",
+    check_after(
+        ARGUMENTS,
+        "//= args HTTP_PROXY=http://p",
         expect![[r#"
             hit   RUN true
             hit   RUN env /e V
