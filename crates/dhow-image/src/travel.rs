@@ -137,7 +137,7 @@ impl Images {
     /// The travelling bytes of the layer at `position` of a stack, in the store and protected by `lease`.
     ///
     /// Bytes that another tool made are kept as they came, unless `form` insists on its own; ours are made
-    /// when first needed and remembered.
+    /// when first needed and remembered, from bytes that are here, in whatever form, or else from the files.
     pub(crate) fn travelling(
         &self,
         stack: &[DiffId],
@@ -146,8 +146,7 @@ impl Images {
         lease: &Lease,
     ) -> Result<Descriptor, TravelError> {
         let diff_id = stack[position];
-        let mut plain = None;
-        let mut made_here = None;
+        let (mut plain, mut packed, mut made_here) = (None, None, None);
         for blob in self.store().layers().blobs_of(&diff_id)? {
             if self.store().content().acquire(lease, &blob.digest)?.is_none() {
                 continue;
@@ -159,16 +158,16 @@ impl Images {
             match self.made_as(&blob.digest)? {
                 None if form.accepts_foreign(&blob.media_type) => return Ok(descriptor(blob)),
                 Some(made_as) if made_as == form.id().as_str() => made_here = Some(blob),
-                _ => {}
+                _ => packed = packed.or(Some(blob)),
             }
         }
         if let Some(blob) = made_here {
             return Ok(descriptor(blob));
         }
-        let blob = match plain {
-            Some(plain) if form.compression == Compression::None => plain,
-            Some(plain) => self.compress(diff_id, form, lease, |output| {
-                let mut input = Decompressor::new(self.store().content().open(&plain.digest)?)
+        let blob = match plain.or(packed) {
+            Some(here) if form.compression == Compression::None && here.digest == diff_id.digest() => here,
+            Some(here) => self.compress(diff_id, form, lease, |output| {
+                let mut input = Decompressor::new(self.store().content().open(&here.digest)?)
                     .map_err(|source| TravelError::Compress { diff_id, source })?;
                 let copied = io::copy(&mut input, output);
                 copied.map(drop).map_err(|source| TravelError::Compress { diff_id, source })

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::slice;
 
+use dhow_oci::{Digest, media_type};
 use serde_json::Value;
 
-use crate::rig::{Rig, Shell, has_tool};
+use crate::build_cache_elsewhere::{blob, manifest, other_machine};
+use crate::rig::{Double, Image, Rig, Shell, Tar, has_tool};
 use crate::shown::inspect;
 
 const DOCKERFILE: &str = "FROM busybox AS base
@@ -136,6 +139,48 @@ fn images_are_pushed_with_the_attributes_asked_for() {
     let manifest = raw(&rig, &format!("{registry}/outputs/nameless@{digest}"));
     assert_eq!(manifest["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
     rig.fails(&format!("skopeo inspect --tls-verify=false docker://{registry}/outputs/nameless"), 1);
+}
+
+#[test]
+fn layers_of_others_are_packed_anew_by_force() {
+    let Some(rig) = Rig::start() else { return };
+    // No folder gives this tar again: its entries are in no order, and one is there twice.
+    let tar = Tar::default().file("b", b"1\n").file("a", b"2\n").file("b", b"3\n").end();
+    let app = context(&rig, "FROM odd\nCOPY note /\n");
+    fs::write(app.folder().join("odd.tar"), &tar).expect("a tar");
+    app.ok("gzip -n odd.tar");
+    let packed = fs::read(app.folder().join("odd.tar.gz")).expect("a packed tar");
+    let diff_id = Digest::sha256_of(&tar).to_string();
+    let image = Image::travelling(slice::from_ref(&packed), media_type::OCI_LAYER_GZIP, &[diff_id]);
+    let double = Double::with(vec![("library/odd", image)]);
+    rig.configure(&double.address, "127.0.0.1:1");
+    let lowest = |flags: &str| {
+        app.ok("rm -rf out");
+        app.ok(&format!("docker build -q -o type=oci,dest=out,tar=false,{flags} ."));
+        let folder = app.folder().join("out");
+        let layer = manifest(&folder)["layers"][0].clone();
+        let bytes = fs::read(blob(&folder, &layer["digest"])).expect("a layer");
+        (layer["mediaType"].as_str().expect("a type").to_owned(), bytes)
+    };
+    // Unless it is forced a layer leaves as it came.
+    assert_eq!(lowest("compression=zstd"), (media_type::OCI_LAYER_GZIP.to_owned(), packed.clone()));
+    assert_eq!(
+        lowest("compression=uncompressed,force-compression=true"),
+        (media_type::OCI_LAYER.to_owned(), tar.clone())
+    );
+    let (kind, bytes) = lowest("compression=gzip,compression-level=1,force-compression=true");
+    assert_eq!(kind, media_type::OCI_LAYER_GZIP);
+    assert_ne!(bytes, packed);
+    fs::write(app.folder().join("again.gz"), bytes).expect("a file");
+    app.ok("gzip -d again.gz");
+    assert_eq!(fs::read(app.folder().join("again")).expect("a tar"), tar);
+    let (kind, bytes) = lowest("compression=zstd,force-compression=true");
+    assert_eq!((kind.as_str(), &bytes[..4]), (media_type::OCI_LAYER_ZSTD, &[0x28, 0xb5, 0x2f, 0xfd][..]));
+    // Whoever unpacks it checks what it holds.
+    other_machine(&rig);
+    app.write("Dockerfile", "FROM packed\nCOPY note /second\n");
+    app.ok("docker build -q --build-context packed=oci-layout://out -o files .");
+    assert_eq!(app.ok("cat files/a files/b files/note files/second"), "2\n3\nnoted\nnoted");
 }
 
 #[test]
