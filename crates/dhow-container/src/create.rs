@@ -49,11 +49,8 @@ impl Containers {
         {
             return Err(CreateError::Signal(signal.clone()));
         }
-        let image = self.images.find(&request.image)?;
         let lease = self.store().lease("create a container")?;
-        lease.add(Ref::Image(image.record.id))?;
-        // Looked at again under the lease: from here on it stays.
-        let image = self.images.find(&image.record.id.to_string())?.record;
+        let image = self.images.find_to_run(&request.image, request.platform.as_ref(), &lease)?.record;
         let base = self.images.config(&image.id)?;
         let mut parents = self.images.layer_snapshots(&image.diff_ids)?;
         parents.reverse();

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dhow_image::{FindError as FindImageError, ReadImageError};
+use dhow_image::{EnsureError, FindError as FindImageError, FindToRunError, ReadImageError};
 use dhow_snapshot::SnapshotError;
 use dhow_store::{DatabaseError, LeaseError};
 
@@ -57,6 +57,9 @@ pub enum CreateError {
     /// The image is not there, or the text does not name one.
     #[error(transparent)]
     Image(#[from] FindImageError),
+    /// The image could not be made ready to run.
+    #[error(transparent)]
+    Ensure(Box<EnsureError>),
     /// The image is damaged.
     #[error(transparent)]
     ReadImage(#[from] ReadImageError),
@@ -119,6 +122,15 @@ pub enum CreateError {
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),
+}
+
+impl From<FindToRunError> for CreateError {
+    fn from(error: FindToRunError) -> Self {
+        match error {
+            FindToRunError::Find(error) => CreateError::Image(error),
+            FindToRunError::Ensure(error) => CreateError::Ensure(Box::new(error)),
+        }
+    }
 }
 
 impl From<getrandom::Error> for CreateError {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use dhow_net::{ContainerPort, DnsConfig, MacAddress, PortMapping};
+use dhow_oci::Platform;
 use serde::{Deserialize, Serialize};
 
 use crate::mount::MountRequest;
@@ -15,6 +16,8 @@ use crate::mount::MountRequest;
 pub struct CreateRequest {
     /// The image, as the user wrote it.
     pub image: String,
+    /// What the image is to run on; `None` takes what has the name.
+    pub platform: Option<Platform>,
     /// The container's name; `None` makes one up.
     pub name: Option<String>,
     /// Replaces the image's `CMD` unless empty.

@@ -3,7 +3,9 @@ use dhow_registry::{Client, RegistryError};
 use dhow_store::{DatabaseError, Image, Lease, LeaseError, PutImageError, Ref};
 
 use crate::pull::Use;
-use crate::{Images, PullError, PullEvent, PullObserver, PullRequest, ReadImageError, VariantError};
+use crate::{
+    FindError, Images, PullError, PullEvent, PullObserver, PullRequest, ReadImageError, VariantError,
+};
 
 /// When an image that is here is good enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,17 @@ pub enum EnsureError {
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),
+}
+
+/// Why a text does not lead to an image that can be run.
+#[derive(Debug, thiserror::Error)]
+pub enum FindToRunError {
+    /// It leads to none, or to one for other platforms.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The image is not whole.
+    #[error(transparent)]
+    Ensure(#[from] EnsureError),
 }
 
 impl Images {
@@ -84,6 +97,31 @@ impl Images {
             Some(image) => Ok(self.config(&image.record.id)?),
             None => Ok(self.fetch_config(client(), reference, platform, lease)?),
         }
+    }
+
+    /// Finds an image to run as [`find`](Self::find) does, for a certain platform if one is given, which is unpacked
+    /// now if need be. Nothing is pulled. `lease` protects it.
+    pub fn find_to_run(
+        &self,
+        text: &str,
+        platform: Option<&Platform>,
+        lease: &Lease,
+    ) -> Result<Image, FindToRunError> {
+        let found = self.find(text)?.record.id;
+        lease.add(Ref::Image(found)).map_err(EnsureError::from)?;
+        // Looked at again under the lease: from here on it stays.
+        let image = self.find(&found.to_string())?;
+        let Some(wanted) = platform else { return Ok(image) };
+        if self.config(&found).map_err(EnsureError::from)?.platform().runs_on(wanted) {
+            return Ok(image);
+        }
+        let suitable = match text.parse::<Reference>() {
+            Ok(reference) => self.suitable(&reference.or_latest(), wanted, lease, &|_| {})?,
+            Err(_) => None,
+        };
+        suitable.ok_or_else(|| {
+            FindError::Platform { text: text.to_owned(), wanted: Box::new(wanted.clone()) }.into()
+        })
     }
 
     /// Whether a reference means an image here that runs on this machine.

@@ -35,7 +35,7 @@ mod travel;
 mod variants;
 
 pub use attest::Statement;
-pub use ensure::{EnsureError, EnsurePolicy};
+pub use ensure::{EnsureError, EnsurePolicy, FindToRunError};
 pub use event::{PullEvent, PullObserver};
 pub use form::{Dialect, LayerForm};
 pub use freeze::{FreezeError, FrozenLayer, snapshot_name};

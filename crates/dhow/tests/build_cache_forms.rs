@@ -112,7 +112,16 @@ fn every_platform_of_an_image_built_here_is_found_by_its_name() {
         .context("app", &[("Dockerfile", "FROM --platform=linux/arm64 nowhere/base\nCOPY Dockerfile /\n")]);
     app.ok("dhow build -q --platform linux/arm64 -o out .");
     assert_eq!(app.ok("cat out/program"), "y");
+    // Nor does it take a build: the other platform is unpacked when it is first wanted.
+    other_machine(&rig);
+    shell.ok("dhow build -q --platform linux/amd64,linux/arm64 -t nowhere/base .");
+    let id = rig.ok("dhow create --platform linux/arm64 nowhere/base /program");
+    let image = rig.ok(&format!("dhow inspect --format '{{{{.Image}}}}' {id}"));
+    assert_eq!(rig.ok(&format!("dhow image inspect --format '{{{{.Architecture}}}}' {image}")), "arm64");
     assert_eq!(rig.ok("dhow image inspect --format '{{.Architecture}}' nowhere/base"), "amd64");
+    let complaint = rig.fails("dhow create --pull=never --platform linux/s390x nowhere/base /program", 125);
+    assert!(complaint.contains("does not provide the specified platform (linux/s390x)"), "{complaint}");
+    assert_eq!(rig.ok("dhow ps -aq").lines().count(), 1);
 }
 
 #[test]

@@ -284,6 +284,7 @@ impl CreateFlags {
         let mut words = self.image_and_command.iter().cloned();
         Ok(CreateRequest {
             image: words.next().unwrap_or_default(),
+            platform: self.platform.clone(),
             name: self.name.clone(),
             command: words.collect(),
             entrypoint: self.entrypoint.clone().map(|program| match program.is_empty() {

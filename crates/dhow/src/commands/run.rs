@@ -95,14 +95,14 @@ pub(crate) fn create(
         pull(flags.image(), platform, flags.quiet, engine, ui)?;
     }
     let created = match engine.containers().create(&request) {
-        Err(CreateError::Image(FindImageError::NotFound(name))) if flags.pull == PullArg::Missing => {
-            if !flags.quiet {
+        Err(CreateError::Image(error)) if flags.pull == PullArg::Missing && can_be_pulled(&error) => {
+            if let (FindImageError::NotFound(name), false) = (&error, flags.quiet) {
                 ui.note(format_args!("Unable to find image '{name}' locally"));
             }
             pull(flags.image(), platform, flags.quiet, engine, ui)?;
             engine.containers().create(&request)?
         }
-        created => check_platform(created?, &request, platform, flags, engine, ui)?,
+        created => created?,
     };
     if let Some(path) = &flags.cidfile {
         write_cidfile(path, &created.id)?;
@@ -124,31 +124,9 @@ fn do_without_networks(request: &mut CreateRequest, ui: &mut Ui) -> Result<(), C
     Ok(())
 }
 
-/// An image that is here may be of another platform than the one asked for; then the right one is pulled.
-fn check_platform(
-    created: Created,
-    request: &CreateRequest,
-    platform: Option<&Platform>,
-    flags: &CreateFlags,
-    engine: &Engine,
-    ui: &mut Ui,
-) -> Result<Created, CliError> {
-    let Some(wanted) = platform else { return Ok(created) };
-    let found = engine.inspect_container(&created.id)?.platform;
-    if found.runs_on(wanted) {
-        return Ok(created);
-    }
-    engine
-        .containers()
-        .remove(&created.id, dhow_engine::containers::RemoveOptions { force: true, volumes: true })?;
-    if flags.pull != PullArg::Missing {
-        return Err(CliError::new(format!(
-            "image with reference {} was found but its platform ({found}) does not match the specified platform ({wanted})",
-            flags.image()
-        )));
-    }
-    pull(flags.image(), platform, flags.quiet, engine, ui)?;
-    Ok(engine.containers().create(request)?)
+/// An image that is not here, or not for the platform that is asked for.
+fn can_be_pulled(error: &FindImageError) -> bool {
+    matches!(error, FindImageError::NotFound(_) | FindImageError::Platform { .. })
 }
 
 fn pull(
