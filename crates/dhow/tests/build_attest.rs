@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use dhow_oci::Digest;
+use serde_json::{Value, json};
 
 use crate::build_cache_elsewhere::{blob, json, other_machine};
+use crate::build_sources::{files, repository, serve};
 use crate::rig::{Rig, Shell};
 
 const DOCKERFILE: &str = "FROM alpine AS tools
@@ -30,7 +32,7 @@ fn statements(folder: &Path) -> (Value, Vec<(Value, Value)>) {
         |entry: &&Value| entry["annotations"]["vnd.docker.reference.type"] == "attestation-manifest";
     let entries = index["manifests"].as_array().expect("entries").iter().filter(is_attestation);
     let statement = |entry: &Value| {
-        assert_eq!(entry["platform"], serde_json::json!({ "architecture": "unknown", "os": "unknown" }));
+        assert_eq!(entry["platform"], json!({ "architecture": "unknown", "os": "unknown" }));
         let manifest = json(&blob(folder, &entry["digest"]));
         let layer = &manifest["layers"][0];
         assert_eq!(layer["mediaType"], "application/vnd.in-toto+json");
@@ -74,7 +76,7 @@ fn provenance_names_what_an_image_was_made_of() {
         (&"dockerfile.v0".into(), &"7".into())
     );
     assert_eq!((&request["args"]["label:a"], &request["secrets"][0]["id"]), (&"b".into(), &"key".into()));
-    assert_eq!(request["locals"], serde_json::json!([{ "name": "context" }, { "name": "dockerfile" }]));
+    assert_eq!(request["locals"], json!([{ "name": "context" }, { "name": "dockerfile" }]));
     let materials = definition["resolvedDependencies"].as_array().expect("materials");
     assert_eq!(materials.len(), 1, "{materials:?}");
     assert_eq!(materials[0]["uri"], "pkg:docker/alpine@latest?platform=linux%2Famd64");
@@ -109,7 +111,7 @@ fn provenance_names_what_an_image_was_made_of() {
     assert_eq!(statement["predicateType"], "https://slsa.dev/provenance/v0.2");
     let predicate = &statement["predicate"];
     assert_eq!(predicate["buildType"], "https://mobyproject.org/buildkit@v1");
-    assert_eq!(predicate["invocation"]["parameters"]["args"], serde_json::json!({}));
+    assert_eq!(predicate["invocation"]["parameters"]["args"], json!({}));
     assert_eq!(predicate["metadata"]["completeness"]["parameters"], false);
     assert!(predicate["buildConfig"].is_null() && !statement.to_string().contains("VERSION"));
 }
@@ -153,6 +155,87 @@ fn provenance_goes_where_the_image_goes() {
     app.ok("dhow build -q -o type=oci,dest=plain,tar=false .");
     let root = json(&rig.path("work/app/plain/index.json"))["manifests"][0].clone();
     assert_eq!(root["mediaType"], "application/vnd.oci.image.manifest.v1+json");
+}
+
+#[test]
+fn provenance_names_what_came_from_elsewhere() {
+    let Some(rig) = Rig::start() else { return };
+    let files = files(vec![("/dir/f.txt", b"hello\n".to_vec())]);
+    repository(&rig);
+    let server = serve(&rig);
+    let (at, repo) = (&files.address, format!("http://{}/repo.git", server.address));
+    let commit = rig.at("repo").ok("git rev-parse v1^{commit}");
+    let dockerfile = format!("FROM scratch\nADD http://hidden:word@{at}/dir/f.txt /\nADD {repo}#v1 /r/\n");
+    let app = rig.context("app", &[("Dockerfile", &dockerfile)]);
+    let definition = |context: &str| {
+        app.ok("rm -rf out");
+        app.ok(&format!("dhow build -q --provenance=true -o type=oci,dest=out,tar=false {context}"));
+        let (_, found) = statements(&rig.path("work/app/out"));
+        assert!(!found[0].1.to_string().contains("hidden:word"), "{}", found[0].1);
+        let predicate = &found[0].1["predicate"];
+        let is_whole = &predicate["runDetails"]["metadata"]["buildkit_completeness"]["resolvedDependencies"];
+        (predicate["buildDefinition"].clone(), is_whole.as_bool().expect("a truth"))
+    };
+    let file = json!({
+        "uri": format!("http://{at}/dir/f.txt"),
+        "digest": { "sha256": Digest::sha256_of(b"hello\n").hex() },
+    });
+    let checked_out = json!({ "uri": format!("{repo}#v1"), "digest": { "sha1": commit } });
+    // The second time all is cached, and what it was made of is the same.
+    for _ in 0..2 {
+        let (definition, is_whole) = definition(".");
+        let mut expected = vec![file.clone(), checked_out.clone()];
+        expected.sort_by_key(|material| material["uri"].to_string());
+        assert_eq!(definition["resolvedDependencies"], Value::Array(expected));
+        assert!(!is_whole, "a folder was read");
+    }
+    // A context from elsewhere is a material, and what the build began with.
+    let (definition, is_whole) = definition(&format!("{repo}#v1"));
+    let source = &definition["externalParameters"]["configSource"];
+    assert_eq!((&source["uri"], &source["digest"]), (&checked_out["uri"], &checked_out["digest"]));
+    assert!(is_whole);
+    assert!(definition["resolvedDependencies"].as_array().expect("materials").contains(&checked_out));
+}
+
+#[test]
+fn others_read_what_carries_a_statement() {
+    let Some(rig) = Rig::start() else { return };
+    let app = rig.context(
+        "app",
+        &[("Dockerfile", "FROM alpine\nCOPY a.txt /\nCMD [\"cat\", \"/a.txt\"]\n"), ("a.txt", "a\n")],
+    );
+    let place = format!("{}/attested/one:1", rig.registry());
+    app.ok(&format!(
+        "dhow build -q --provenance=true -t {place} -o type=docker,dest=image.tar -o type=image ."
+    ));
+
+    // Here it is one image, which runs, and leaves with the statement.
+    let id = rig.ok("dhow images -aq --no-trunc");
+    assert_eq!(id.lines().count(), 1, "{id}");
+    assert_eq!(rig.ok(&format!("dhow run --rm {place}")), "a");
+    rig.ok(&format!("dhow push {place}"));
+    let raw = |name: &str| -> Value {
+        let text = rig.ok(&format!("skopeo inspect --raw --tls-verify=false docker://{name}"));
+        serde_json::from_str(&text).expect("a document")
+    };
+    let index = raw(&place);
+    let entries = index["manifests"].as_array().expect("entries");
+    let types: Vec<&Value> =
+        entries.iter().map(|entry| &entry["annotations"]["vnd.docker.reference.type"]).collect();
+    assert_eq!(types, [&Value::Null, &"attestation-manifest".into()], "{index}");
+    assert_eq!(entries[1]["annotations"]["vnd.docker.reference.digest"], entries[0]["digest"]);
+    let digest = entries[1]["digest"].as_str().expect("a digest");
+    let layer = raw(&format!("{}@{digest}", place.trim_end_matches(":1")))["layers"][0].clone();
+    assert_eq!(layer["mediaType"], "application/vnd.in-toto+json");
+    app.ok(&format!("skopeo copy -q --tls-verify=false docker://{place} dir:copy"));
+    let inspected = app.ok("skopeo inspect --config docker-archive:image.tar");
+    let config: Value = serde_json::from_str(&inspected).expect("a configuration");
+    assert_eq!(config["config"]["Cmd"], json!(["cat", "/a.txt"]));
+
+    other_machine(&rig);
+    app.ok("dhow load -i image.tar");
+    assert_eq!(rig.ok("dhow images -aq --no-trunc"), id);
+    assert_eq!(rig.ok(&format!("dhow run --rm {place}")), "a");
 }
 
 #[test]

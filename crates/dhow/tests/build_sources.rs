@@ -56,7 +56,7 @@ fn the_umask_of_a_checkout_makes_no_difference_to_git_modes() {
 }
 
 /// A server with files, each with an ETag and the time of the first commit of the year 2020.
-fn files(files: Vec<(&'static str, Vec<u8>)>) -> Double {
+pub(crate) fn files(files: Vec<(&'static str, Vec<u8>)>) -> Double {
     Double::start(move |asked| {
         let Some((_, content)) = files.iter().find(|(path, _)| *path == asked.path) else {
             return Answer::new(404, "no such file");
@@ -178,7 +178,7 @@ pub(crate) fn repository(rig: &Rig) -> PathBuf {
 }
 
 /// Serves what is below `work` as files, as repositories are served without a program.
-fn serve(rig: &Rig) -> Double {
+pub(crate) fn serve(rig: &Rig) -> Double {
     let root = rig.path("work");
     Double::start(move |asked| {
         let path = asked.path.split('?').next().unwrap_or_default().trim_start_matches('/');
