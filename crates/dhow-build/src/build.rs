@@ -2,6 +2,7 @@
 
 mod assembling;
 mod attesting;
+mod canceling;
 mod exporting;
 mod last_build;
 mod planning;
@@ -50,7 +51,7 @@ pub struct Builder<'a> {
     pub run_dir: &'a Path,
     /// The default network for `RUN`.
     pub network: NetworkRequest<'a>,
-    /// Becomes readable when the build is to stop.
+    /// Becomes readable when the build is to stop: it is told of, then what runs is ended.
     pub cancel: Option<BorrowedFd<'a>>,
     /// The time.
     pub clock: fn() -> jiff::Timestamp,
@@ -82,11 +83,15 @@ impl Builder<'_> {
             recorder.event(&event);
             observer(event);
         };
-        let result = Agents::start(&request.run, self.run_dir).map_err(BuildError::from);
-        let result = result.and_then(|(_agents, run)| {
+        let told = || {
+            recorder.cancel();
+            observer(BuildEvent::Canceled);
+        };
+        let result = canceling::watched(self.cancel, &told, |cancel| {
+            let (_agents, run) = Agents::start(&request.run, self.run_dir)?;
             let request = BuildRequest { run, ..request.clone() };
-            self.build_recorded(&request, &lease, &recorder, &observe)
-        });
+            self.build_recorded(&request, &lease, &recorder, &observe, cancel)
+        })?;
         if let Some(record) = recorder.finish(&result) {
             if let Err(error) = History::new(self.images.store()).put(&record) {
                 // The image is made, or is not, all the same.
@@ -103,9 +108,10 @@ impl Builder<'_> {
         lease: &Lease,
         recorder: &Recorder<'_>,
         observer: Observer<'_>,
+        cancel: Option<BorrowedFd<'_>>,
     ) -> Result<Built, BuildError> {
         self.sweep();
-        let remote = self.remote("context", lease, self.cancel, &request.run);
+        let remote = self.remote("context", lease, cancel, &request.run);
         let place = Place::find(&request.context, &remote, &locks_dir(self.run_dir))?;
         let file = DockerfileText::read(&place, &request.dockerfile, &remote)?;
         recorder.source(&file.name, &file.identity);
@@ -153,6 +159,7 @@ impl Builder<'_> {
         planning::refuse_findings(&parsed, &world.into_found())?;
         let build = Build {
             builder: self,
+            cancel,
             request,
             observer,
             recorder,
@@ -225,6 +232,8 @@ pub(crate) fn locks_dir(run_dir: &Path) -> PathBuf {
 /// A build whose plan is made.
 struct Build<'a, 'b> {
     builder: &'a Builder<'b>,
+    /// Becomes readable when what runs is to end.
+    cancel: Option<BorrowedFd<'a>>,
     request: &'a BuildRequest,
     observer: Observer<'a>,
     recorder: &'a Recorder<'a>,

@@ -51,6 +51,8 @@ pub enum BuildEvent<'a> {
     Failed(StepId),
     /// A step was given up because another one failed.
     GivenUp(StepId),
+    /// The build was asked to stop; its record says so by now, and nothing was ended yet.
+    Canceled,
     /// All steps are done and this happens with the result.
     Exporting(&'a str),
     /// The result is on its way to a registry.

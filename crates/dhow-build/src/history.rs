@@ -1,4 +1,5 @@
-//! What was built here: every build has a record from when its Dockerfile is read, whether and however it ends.
+//! What was built here: every build whose Dockerfile was read has a record, whether and however it ends, and one that
+//! has something to do can be seen while it does it.
 //!
 //! It tells what happened to each step and why, keeps the logs of its programs, and is what a later build is
 //! compared with. The last [`BUILDS_KEPT`] are kept. A build that has not ended lasts as long as its lease: that
@@ -35,6 +36,9 @@ pub struct BuildRecord {
     pub started_us: i64,
     /// When it ended; `None` if it has not, or was killed.
     pub ended_us: Option<i64>,
+    /// Whether somebody wanted it to end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_canceled: bool,
     /// The lease that lasts as long as the build does.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) lease: String,
@@ -63,6 +67,8 @@ pub enum BuildStatus {
     Completed,
     /// It failed.
     Failed,
+    /// Somebody wanted it to end before it did.
+    Canceled,
     /// Its process died before it ended.
     Killed,
 }
@@ -153,6 +159,7 @@ impl BuildRecord {
     /// Notes how it stands, `is_alive` if its lease lasts.
     fn settle(&mut self, is_alive: bool) {
         self.status = match (self.ended_us, &self.error) {
+            (Some(_), Some(_)) if self.is_canceled => BuildStatus::Canceled,
             (Some(_), None) => BuildStatus::Completed,
             (Some(_), Some(_)) => BuildStatus::Failed,
             (None, _) if is_alive => BuildStatus::Running,

@@ -1,5 +1,6 @@
 //! Building images.
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dhow_build::GatewayHosts;
@@ -25,10 +26,11 @@ pub use dhow_solver::{Cause, Change, FactKind, MissReason, StepChange};
 use crate::Engine;
 
 impl Engine {
-    /// Builds an image and tells `observer` what happens, from several threads.
+    /// Builds an image and tells `observer` what happens, from several threads, until `cancel` is readable.
     pub fn build(
         &self,
         request: &BuildRequest,
+        cancel: Option<BorrowedFd<'_>>,
         observer: &(dyn Fn(BuildEvent<'_>) + Sync),
     ) -> Result<Built, BuildError> {
         let has_run = AtomicBool::new(false);
@@ -38,7 +40,7 @@ impl Engine {
             }
             observer(event);
         };
-        let built = self.with_builder(|builder| builder.build(request, &observe));
+        let built = self.with_builder(cancel, |builder| builder.build(request, &observe));
         // A build that only found what was there has added nothing.
         if has_run.load(Ordering::Relaxed)
             && let Err(error) = self.trim_build_cache()
@@ -55,25 +57,29 @@ impl Engine {
         streams: ExecStreams<'_>,
         entering: &mut dyn FnMut(&DebugStep),
     ) -> Result<ExitStatus, DebugError> {
-        self.with_builder(|builder| builder.debug(request, streams, entering))
+        self.with_builder(None, |builder| builder.debug(request, streams, entering))
     }
 
     /// Looks a Dockerfile through without building it.
     pub fn check_dockerfile(&self, request: &BuildRequest) -> Result<CheckReport, BuildError> {
-        self.with_builder(|builder| builder.check(request))
+        self.with_builder(None, |builder| builder.check(request))
     }
 
     /// What the target of a build can be told.
     pub fn outline(&self, request: &BuildRequest) -> Result<(SourceText, Outline), BuildError> {
-        self.with_builder(|builder| builder.outline(request))
+        self.with_builder(None, |builder| builder.outline(request))
     }
 
     /// The targets that a Dockerfile has.
     pub fn targets(&self, request: &BuildRequest) -> Result<(SourceText, Vec<TargetInfo>), BuildError> {
-        self.with_builder(|builder| builder.targets(request))
+        self.with_builder(None, |builder| builder.targets(request))
     }
 
-    fn with_builder<T>(&self, work: impl FnOnce(&dhow_build::Builder<'_>) -> T) -> T {
+    fn with_builder<T>(
+        &self,
+        cancel: Option<BorrowedFd<'_>>,
+        work: impl FnOnce(&dhow_build::Builder<'_>) -> T,
+    ) -> T {
         let run = &self.settings.run;
         let network = |id: &str, network, dns, hosts: Option<GatewayHosts>| match network {
             StepNetwork::Default => {
@@ -92,7 +98,7 @@ impl Engine {
             registry: &|| self.registry(),
             run_dir: run,
             network: &network,
-            cancel: None,
+            cancel,
             clock: self.settings.clock,
         })
     }

@@ -13,6 +13,7 @@ mod image_filter;
 mod images;
 mod import;
 mod inside;
+mod interrupt;
 mod manifest_list;
 pub mod reexec;
 mod settings;
@@ -59,6 +60,7 @@ pub use images::{
 };
 pub use import::{ImportImage, ImportImageError};
 pub use inside::{ImageTree, ImageTreeError, LookInsideError, TreeLayer, TreeStep, WhyError};
+pub use interrupt::Interrupts;
 pub use manifest_list::{ListEntry, ManifestList, ManifestListError, PlatformChange};
 pub use settings::Settings;
 pub use system::{SystemInfo, SystemInfoError};

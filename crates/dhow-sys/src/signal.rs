@@ -72,6 +72,11 @@ impl SignalSet {
         set_mask(libc::SIG_BLOCK, self)
     }
 
+    /// Unblocks these signals for the calling thread.
+    pub fn unblock(&self) -> io::Result<()> {
+        set_mask(libc::SIG_UNBLOCK, self)
+    }
+
     /// Makes these the only blocked signals of the calling thread.
     pub fn set_blocked(&self) -> io::Result<()> {
         set_mask(libc::SIG_SETMASK, self)
@@ -123,6 +128,15 @@ impl SignalFd {
     }
 }
 
+/// Whether a signal does nothing to this process, as `nohup` and shells that start a program in the background ask.
+pub fn is_ignored(number: i32) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action nothing changes, and the old one is written to a place of its size.
+    let asked = unsafe { libc::sigaction(number, ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: the call succeeded, and so wrote the action.
+    asked == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
 /// Gives every signal its default action and unblocks all: the state a new program expects.
 pub fn reset() -> io::Result<()> {
     for number in 1..=SIGNAL_MAX {
@@ -136,6 +150,13 @@ pub fn reset() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_asked_to_ignore_is_not_ignored() {
+        // Rust's runtime ignores this one.
+        assert!(is_ignored(libc::SIGPIPE));
+        assert!(!is_ignored(libc::SIGUSR2) && !is_ignored(0));
+    }
 
     #[test]
     fn signals_are_known_by_number_and_by_name() {

@@ -48,6 +48,31 @@ fn a_build_under_way_is_listed_and_one_that_was_killed_is_told() {
 }
 
 #[test]
+fn a_build_that_is_stopped_is_canceled() {
+    let Some(rig) = Rig::start() else { return };
+    let dockerfile = "FROM alpine\nRUN echo made > /made\nRUN echo step-$((1+2)); sleep 600\n";
+    let app = rig.context("app", &[("Dockerfile", dockerfile)]);
+    for (signal, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let mut build = app.spawn("dhow build --progress=plain -t app .");
+        build.wait_for("step-3");
+        build.signal(signal);
+        assert_eq!(build.finish().status, status);
+        let listed = rig.ok("dhow builder history ls --format '{{.Ref}} {{.Status}} {{.Error}}'");
+        let latest = listed.lines().next().expect("a build");
+        let (id, rest) = latest.split_once(' ').expect("words");
+        assert_eq!(rest, "Canceled canceled");
+        assert_eq!(outcomes(&rig, id), ["CACHED", if status == 130 { "DONE" } else { "CACHED" }, "CANCELED"]);
+    }
+    assert_eq!(
+        rig.ok("dhow builder history ls --filter status=canceled --format '{{.Ref}}'").lines().count(),
+        2
+    );
+    // Its programs have ended as well, and so nothing of theirs is left to find.
+    let checked = rig.ok("dhow system check");
+    assert!(checked.ends_with(" as they should be"), "{checked}");
+}
+
+#[test]
 fn every_build_leaves_a_record_and_cached_steps_replay_their_output() {
     let Some(rig) = Rig::start() else { return };
     let app = talkative(&rig);

@@ -86,7 +86,7 @@ impl Build<'_, '_> {
         let locks = locks_dir(self.builder.run_dir);
         let cache = StepCache::new(self.builder.images, self.lease, locks, neighbours)?;
         let step_id = |vertex: VertexId| steps.get(&vertex).map(|step| step.info.id);
-        let stop = Stop::new(self.builder.cancel).map_err(while_doing("cannot watch for a sign to stop"))?;
+        let stop = Stop::new(self.cancel).map_err(while_doing("cannot watch for a sign to stop"))?;
         let logs = Logs::new(self.builder.images.store(), self.lease, self.builder.clock);
         let executor = Executor {
             images: self.builder.images,

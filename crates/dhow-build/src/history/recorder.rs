@@ -28,8 +28,8 @@ pub(crate) struct Recorder<'a> {
     id: String,
     started: jiff::Timestamp,
     notes: Mutex<Notes>,
-    /// Held while notes are written, so that none are by older ones.
-    saving: Mutex<()>,
+    /// Whether others can see the build by now. Held while notes are written, so that none are by older ones.
+    is_seen: Mutex<bool>,
 }
 
 #[derive(Default)]
@@ -38,6 +38,8 @@ struct Notes {
     identity: String,
     warnings: Vec<String>,
     steps: Vec<StepRecord>,
+    /// When somebody wanted it to end.
+    canceled_us: Option<i64>,
 }
 
 impl<'a> Recorder<'a> {
@@ -48,8 +50,8 @@ impl<'a> Recorder<'a> {
         clock: fn() -> jiff::Timestamp,
     ) -> Recorder<'a> {
         let started = clock();
-        let (notes, saving) = Default::default();
-        Recorder { store, lease, request, clock, id: id(started), started, notes, saving }
+        let (notes, is_seen) = Default::default();
+        Recorder { store, lease, request, clock, id: id(started), started, notes, is_seen }
     }
 
     /// The id of the build.
@@ -71,8 +73,6 @@ impl<'a> Recorder<'a> {
         let mut notes = self.notes();
         notes.dockerfile = dockerfile.to_owned();
         notes.identity = identity.to_owned();
-        drop(notes);
-        self.save();
     }
 
     pub(crate) fn keyed(&self, id: StepId, key: CacheKey) {
@@ -101,7 +101,12 @@ impl<'a> Recorder<'a> {
     pub(crate) fn event(&self, event: &BuildEvent<'_>) {
         match event {
             BuildEvent::Warning { file, source, diagnostic } => self.warning(diagnostic, file, source),
-            BuildEvent::Planned(steps) => self.notes().steps = steps.iter().map(unreached).collect(),
+            BuildEvent::Planned(steps) => {
+                self.notes().steps = steps.iter().map(unreached).collect();
+                if *self.is_seen() {
+                    self.save();
+                }
+            }
             BuildEvent::Started(id) => self.step(*id, |step, now| {
                 step.started_us = Some(now);
                 step.outcome = StepOutcome::Running;
@@ -117,17 +122,28 @@ impl<'a> Recorder<'a> {
                 self.step(*id, |step, _| step.reason = Some((*reason).clone()));
                 self.save();
             }
+            // Its end is written down with what comes next.
             BuildEvent::Finished(id, result) => self.finished(*id, result),
             BuildEvent::Failed(id) => self.ended(*id, StepOutcome::Failed),
             BuildEvent::GivenUp(id) => self.ended(*id, StepOutcome::Canceled),
+            // These take their time, and are told of often.
+            BuildEvent::Pulling(..) | BuildEvent::Pushing(..) | BuildEvent::ExportingCache(_) => {
+                if !*self.is_seen() {
+                    self.save();
+                }
+            }
             _ => {}
         }
     }
 
+    /// Somebody wants it to end. That is written down now: the process may not live to tell how it ended.
+    pub(crate) fn cancel(&self) {
+        self.notes().canceled_us = Some((self.clock)().as_microsecond());
+        self.save();
+    }
+
     fn finished(&self, id: StepId, result: &StepResult) {
-        let mut has_run = false;
         self.step(id, |step, now| {
-            has_run = step.reason.is_some();
             if step.outcome == StepOutcome::Running {
                 step.outcome = StepOutcome::Done;
             }
@@ -136,10 +152,6 @@ impl<'a> Recorder<'a> {
             step.layer_bytes = result.layer_bytes;
             step.log = result.log;
         });
-        // That others see steps that took no time a little later is no reason to write each of them down.
-        if has_run {
-            self.save();
-        }
     }
 
     fn ended(&self, id: StepId, outcome: StepOutcome) {
@@ -158,17 +170,27 @@ impl<'a> Recorder<'a> {
         let mut record = self.record()?;
         record.ended_us = Some((self.clock)().as_microsecond());
         record.image = result.as_ref().ok().map(|built| built.image);
-        record.error = result.as_ref().err().map(BuildError::report);
+        match result {
+            // The end that somebody wanted came too late.
+            Ok(_) => (record.is_canceled, record.error) = (false, None),
+            // What failed because of it is no mistake of its own.
+            Err(error) => record.error = record.error.or_else(|| Some(error.report())),
+        }
         record.settle(false);
         Some(record)
     }
 
-    /// Keeps what is known so far. If that fails, the end of the build, which is kept as well, tells of it.
+    /// Lets others see what is known so far. A build that finds all in the cache is over before anybody looks, and
+    /// is spared the writing. If it fails, the end of the build, which is kept as well, tells of it.
     fn save(&self) {
-        let _saving = self.saving.lock().expect("no thread panics while it holds the lock");
+        let mut is_seen = self.is_seen();
         if let Some(record) = self.record() {
-            let _ = History::new(self.store).put(&record);
+            *is_seen = History::new(self.store).put(&record).is_ok();
         }
+    }
+
+    fn is_seen(&self) -> MutexGuard<'_, bool> {
+        self.is_seen.lock().expect("no thread panics while it holds the lock")
     }
 
     fn record(&self) -> Option<BuildRecord> {
@@ -184,7 +206,8 @@ impl<'a> Recorder<'a> {
         Some(BuildRecord {
             id: self.id.clone(),
             started_us: self.started.as_microsecond(),
-            ended_us: None,
+            ended_us: notes.canceled_us,
+            is_canceled: notes.canceled_us.is_some(),
             lease: self.lease.id().to_owned(),
             status: BuildStatus::Running,
             request: RecordedRequest {
@@ -198,7 +221,7 @@ impl<'a> Recorder<'a> {
                 no_cache: request.no_cache,
             },
             image: None,
-            error: None,
+            error: notes.canceled_us.map(|_| "canceled".to_owned()),
             warnings: notes.warnings.clone(),
             steps: notes.steps.clone(),
         })
@@ -237,7 +260,53 @@ fn id(started: jiff::Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use dhow_oci::Digest;
+    use dhow_solver::MissReason;
+
     use super::*;
+
+    #[test]
+    fn a_build_is_seen_once_it_has_something_to_do() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("root")).expect("a store");
+        let (lease, request) =
+            (store.lease("build").expect("a lease"), BuildRequest::new(PathBuf::from("app")));
+        let recorder = Recorder::new(&store, &lease, &request, jiff::Timestamp::now);
+        let seen = || History::new(&store).list().expect("builds").pop();
+        let [id, next] = [StepId(0), StepId(1)];
+        let step =
+            |id| StepInfo { id, stage: "0".into(), number: 1, count: 2, text: "RUN x".into(), line: 2 };
+
+        recorder.source("Dockerfile", "/app/Dockerfile");
+        recorder.event(&BuildEvent::Planned(&[step(id), step(next)]));
+        let result = StepResult { image: Digest::sha256_of(b""), layer_bytes: None, log: None };
+        for event in [BuildEvent::Started(id), BuildEvent::Cached(id), BuildEvent::Finished(id, &result)] {
+            recorder.event(&event);
+        }
+        assert_eq!(seen(), None, "all was in the cache so far");
+
+        recorder.event(&BuildEvent::Started(next));
+        recorder.event(&BuildEvent::Running(next, &MissReason::FirstBuild));
+        let outcomes = |build: &BuildRecord| build.steps.iter().map(|step| step.outcome).collect::<Vec<_>>();
+        let build = seen().expect("it runs");
+        assert_eq!(build.status, BuildStatus::Running);
+        assert_eq!(outcomes(&build), [StepOutcome::Cached, StepOutcome::Running]);
+
+        recorder.cancel();
+        let build = seen().expect("it was canceled");
+        assert_eq!((build.status, build.error.as_deref()), (BuildStatus::Canceled, Some("canceled")));
+        assert_eq!(outcomes(&build), [StepOutcome::Cached, StepOutcome::Canceled]);
+        let image = Built {
+            image: Digest::sha256_of(b""),
+            existed: false,
+            build: recorder.id().to_owned(),
+            descriptor: None,
+        };
+        let build = recorder.finish(&Ok(image)).expect("a record");
+        assert_eq!((build.status, build.error), (BuildStatus::Completed, None), "the end came too late");
+    }
 
     #[test]
     fn ids_sort_by_time_and_are_told_apart() {

@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dhow_engine::{BuildEvent, BuildRecord, BuildRequest, Built, Engine, StepNetwork};
+use dhow_engine::{BuildEvent, BuildRecord, BuildRequest, Built, Engine, Interrupts, StepNetwork};
 use dhow_oci::{Platform, Reference};
 
 use clap::ArgAction;
@@ -168,6 +169,10 @@ fn build(
     let record = Mutex::new(None);
     let is_over = AtomicBool::new(false);
     let show = |f: &dyn Fn(&mut dyn Progress)| f(&mut **display.lock().expect("no display panics"));
+    let interrupts = match Interrupts::catch() {
+        Ok(interrupts) => interrupts,
+        Err(error) => return (None, Err(CliError::new(format!("cannot catch signals: {error}")))),
+    };
     let result = std::thread::scope(|scope| {
         let ticker = scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
@@ -175,7 +180,11 @@ fn build(
                 show(&|display| display.tick());
             }
         });
-        let result = engine.build(request, &|event| {
+        let result = engine.build(request, Some(interrupts.as_fd()), &|event| {
+            if matches!(event, BuildEvent::Canceled) {
+                show(&|display| display.close());
+                interrupts.end();
+            }
             if let BuildEvent::Recorded(build) = event {
                 *record.lock().expect("nobody panics with it") = Some(build.clone());
             }

@@ -56,7 +56,7 @@ enum BuildsCommand {
 /// List builds, the latest first
 #[derive(clap::Args, Debug)]
 pub(crate) struct LsArgs {
-    /// Show only builds that fit: name=PART, ref=ID, status=running, completed, error or killed (can be repeated)
+    /// Show only builds that fit: name=PART, ref=ID, status=running, completed, error, canceled or killed (can be repeated)
     #[arg(long = "filter", value_name = "NAME=VALUE")]
     filters: Vec<String>,
     /// Format output by a Go template: 'table', 'table TEMPLATE', 'json' or 'TEMPLATE'
@@ -130,6 +130,7 @@ pub(super) fn status(build: &BuildRecord) -> &'static str {
         BuildStatus::Running => "Running",
         BuildStatus::Completed => "Completed",
         BuildStatus::Failed => "Error",
+        BuildStatus::Canceled => "Canceled",
         BuildStatus::Killed => "Killed",
     }
 }
