@@ -210,6 +210,7 @@ fn others_read_what_carries_a_statement() {
     ));
 
     // Here it is one image, which runs, and leaves with the statement.
+    rig.ok("dhow rmi alpine");
     let id = rig.ok("dhow images -aq --no-trunc");
     assert_eq!(id.lines().count(), 1, "{id}");
     assert_eq!(rig.ok(&format!("dhow run --rm {place}")), "a");
