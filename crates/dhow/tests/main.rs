@@ -37,6 +37,7 @@ mod image_commands;
 mod image_formats;
 mod images;
 mod login;
+mod mischief;
 mod my_python_app;
 mod peers;
 mod python_hello_world;

@@ -7,7 +7,6 @@
 //! The network alone is shared: a host has one `dhow0`, and whoever hands out addresses on it must know of all others. Each
 //! run-time folder therefore links to the host's own folder of networks.
 
-mod double;
 mod holdings;
 mod normal;
 mod peer;
@@ -28,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-pub(crate) use double::{Answer, Asked, Double, Image, manifest};
+pub(crate) use dhow_sim::{Answer, Asked, Double, Image, manifest};
 pub(crate) use normal::Normal;
 pub(crate) use peer::{PASSWORD, ProtectedRegistry, USER};
 pub(crate) use process::{Finished, Running};

@@ -5,52 +5,70 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use dhow_oci::{Descriptor, Digest, media_type};
 use serde_json::{Value, json};
 
 /// No request of a test is longer.
 const REQUEST_BYTES_MAX: u64 = 64 << 10;
+/// How slowly a trickle begins.
+const TRICKLE_PIECES: usize = 20;
+const TRICKLE_BYTES: usize = 16;
+const TRICKLE_PAUSE: Duration = Duration::from_millis(20);
 
 /// A request.
-pub(crate) struct Asked {
-    pub(crate) method: String,
-    pub(crate) path: String,
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// `GET` and its like.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
     /// The first byte wanted.
-    pub(crate) from: usize,
+    pub from: usize,
     /// The version that is there already.
-    pub(crate) if_none_match: Option<String>,
+    pub if_none_match: Option<String>,
     /// Who asks, as far as is told.
-    pub(crate) authorization: Option<String>,
+    pub authorization: Option<String>,
 }
 
 /// An answer, right or wrong.
-pub(crate) struct Answer {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Body,
+pub struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Body,
 }
 
-enum Body {
+pub(crate) enum Body {
     Whole(Vec<u8>),
     /// The connection ends after so many bytes.
     Cut(Vec<u8>, usize),
+    /// The same, with the other side told that the connection is void.
+    Reset(Vec<u8>, usize),
+    /// A few bytes at a time to begin with.
+    Trickle(Vec<u8>),
+    /// The length told is another one.
+    Lie(Vec<u8>, u64),
     /// It goes on as long as the client reads; the length, if one is told, is a lie.
     Endless(Option<u64>),
+    /// Not even a status.
+    Nothing,
 }
 
 impl Answer {
-    pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+    /// One with this body, and its true length.
+    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { status, headers: Vec::new(), body: Body::Whole(body.into()) }
     }
 
-    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    /// The same with a header.
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
     /// The connection breaks after so many bytes of the body.
-    pub(crate) fn cut_after(mut self, bytes: usize) -> Self {
+    pub fn cut_after(mut self, bytes: usize) -> Self {
         if let Body::Whole(body) = self.body {
             let bytes = bytes.min(body.len());
             self.body = Body::Cut(body, bytes);
@@ -59,24 +77,31 @@ impl Answer {
     }
 
     /// Spaces without end, though a length may be told.
-    pub(crate) fn endless(length: Option<u64>) -> Self {
+    pub fn endless(length: Option<u64>) -> Self {
         Self { status: 200, headers: Vec::new(), body: Body::Endless(length) }
     }
 
     /// A refusal in the words of the distribution-spec.
-    pub(crate) fn refusal(status: u16, code: &str, message: &str) -> Self {
+    pub fn refusal(status: u16, code: &str, message: &str) -> Self {
         let body = json!({ "errors": [{ "code": code, "message": message }] }).to_string();
         Self::new(status, body).header("content-type", "application/json")
     }
 
     fn length(&self) -> Option<u64> {
         match &self.body {
-            Body::Whole(body) | Body::Cut(body, _) => Some(body.len() as u64),
+            Body::Whole(body) | Body::Cut(body, _) | Body::Reset(body, _) | Body::Trickle(body) => {
+                Some(body.len() as u64)
+            }
+            Body::Lie(_, length) => Some(*length),
             Body::Endless(length) => *length,
+            Body::Nothing => None,
         }
     }
 
-    fn write(&self, is_head: bool, out: &mut impl Write) -> io::Result<()> {
+    fn write(&self, is_head: bool, out: &mut TcpStream) -> io::Result<()> {
+        if matches!(self.body, Body::Nothing) {
+            return Ok(());
+        }
         write!(out, "HTTP/1.1 {} Told\r\nconnection: close\r\n", self.status)?;
         if let Some(length) = self.length() {
             write!(out, "content-length: {length}\r\n")?;
@@ -87,8 +112,22 @@ impl Answer {
         out.write_all(b"\r\n")?;
         match &self.body {
             _ if is_head => Ok(()),
-            Body::Whole(body) => out.write_all(body),
+            Body::Whole(body) | Body::Lie(body, _) => out.write_all(body),
             Body::Cut(body, bytes) => out.write_all(&body[..*bytes]),
+            Body::Reset(body, bytes) => {
+                out.write_all(&body[..*bytes])?;
+                // Closing now sends a reset, not an end.
+                Ok(rustix::net::sockopt::set_socket_linger(out, Some(Duration::ZERO))?)
+            }
+            Body::Trickle(body) => {
+                let (slow, rest) = body.split_at(body.len().min(TRICKLE_PIECES * TRICKLE_BYTES));
+                for piece in slow.chunks(TRICKLE_BYTES) {
+                    out.write_all(piece)?;
+                    thread::sleep(TRICKLE_PAUSE);
+                }
+                out.write_all(rest)
+            }
+            Body::Nothing => Ok(()),
             Body::Endless(_) => loop {
                 out.write_all(&[b' '; 64 << 10])?;
             },
@@ -96,15 +135,16 @@ impl Answer {
     }
 }
 
-/// A server on 127.0.0.1. It ends with the process of the test.
-pub(crate) struct Double {
+/// A registry on 127.0.0.1. It ends with the process of the test.
+pub struct Double {
     /// `127.0.0.1:PORT`
-    pub(crate) address: String,
+    pub address: String,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Double {
-    pub(crate) fn start(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+    /// One that answers so.
+    pub fn start(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
         let asked = Arc::default();
@@ -121,7 +161,7 @@ impl Double {
     }
 
     /// A registry that has these images, each under its repository's name whatever the tag.
-    pub(crate) fn with(images: Vec<(&'static str, Image)>) -> Self {
+    pub fn with(images: Vec<(&'static str, Image)>) -> Self {
         Self::start(move |asked| {
             let image = images.iter().find(|(name, _)| asked.path.starts_with(&format!("/v2/{name}/")));
             image.map_or_else(|| not_found(asked), |(_, image)| image.answer(asked))
@@ -129,7 +169,7 @@ impl Double {
     }
 
     /// What was asked, such as `GET /v2/a/blobs/sha256:… from 100`.
-    pub(crate) fn asked(&self) -> Vec<String> {
+    pub fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("no server panics").clone()
     }
 }
@@ -188,25 +228,27 @@ fn read_request(input: &mut impl BufRead) -> io::Result<Asked> {
 
 /// An image made up by a test: a manifest, and the blobs it speaks of.
 #[derive(Clone)]
-pub(crate) struct Image {
-    pub(crate) manifest: Vec<u8>,
-    pub(crate) blobs: BTreeMap<Digest, Vec<u8>>,
+pub struct Image {
+    /// The manifest, byte for byte.
+    pub manifest: Vec<u8>,
+    /// Its layers and its configuration.
+    pub blobs: BTreeMap<Digest, Vec<u8>>,
 }
 
 impl Image {
     /// One with this tar as its only layer.
-    pub(crate) fn of(layer: &[u8]) -> Self {
+    pub fn of(layer: &[u8]) -> Self {
         Self::layered(&[layer.to_vec()])
     }
 
     /// One with these tars as its layers.
-    pub(crate) fn layered(layers: &[Vec<u8>]) -> Self {
+    pub fn layered(layers: &[Vec<u8>]) -> Self {
         let diff_ids: Vec<String> = layers.iter().map(|tar| Digest::sha256_of(tar).to_string()).collect();
         Self::travelling(layers, media_type::OCI_LAYER, &diff_ids)
     }
 
     /// One with layers as they travel, and with what its configuration says they unpack to.
-    pub(crate) fn travelling(layers: &[Vec<u8>], media_type: &str, diff_ids: &[String]) -> Self {
+    pub fn travelling(layers: &[Vec<u8>], media_type: &str, diff_ids: &[String]) -> Self {
         let config = json!({
             "architecture": "amd64", "os": "linux",
             "config": { "Cmd": ["/bin/sh"] },
@@ -227,7 +269,7 @@ impl Image {
     }
 
     /// What an honest registry says.
-    pub(crate) fn answer(&self, asked: &Asked) -> Answer {
+    pub fn answer(&self, asked: &Asked) -> Answer {
         if asked.path.contains("/manifests/") {
             return manifest(self.manifest.clone());
         }
@@ -244,7 +286,7 @@ impl Image {
 }
 
 /// A manifest or index as a registry gives it.
-pub(crate) fn manifest(bytes: Vec<u8>) -> Answer {
+pub fn manifest(bytes: Vec<u8>) -> Answer {
     let kind = serde_json::from_slice(&bytes)
         .ok()
         .and_then(|value: Value| Some(value["mediaType"].as_str()?.to_owned()));
