@@ -127,10 +127,10 @@ impl<'a> Recorder<'a> {
             BuildEvent::Failed(id) => self.ended(*id, StepOutcome::Failed),
             BuildEvent::GivenUp(id) => self.ended(*id, StepOutcome::Canceled),
             // These take their time, and are told of often.
-            BuildEvent::Pulling(..) | BuildEvent::Pushing(..) | BuildEvent::ExportingCache(_) => {
-                if !*self.is_seen() {
-                    self.save();
-                }
+            BuildEvent::Pulling(..) | BuildEvent::Pushing(..) | BuildEvent::ExportingCache(_)
+                if !*self.is_seen() =>
+            {
+                self.save();
             }
             _ => {}
         }
