@@ -661,6 +661,72 @@ async fn asking_for_a_blob_keeps_it() {
     }
 }
 
+/// What a client knows of an image after its requests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Known {
+    Accepted,
+    /// The answer was an error, or it was being deleted.
+    Unclear,
+}
+
+impl Client {
+    async fn try_push(&self, tag: &str, layer: &[u8]) -> Known {
+        for content in [b"{}", layer] {
+            let line = format!("POST /v2/a/blobs/uploads/?digest={}", Digest::sha256_of(content));
+            self.ask(&line, &[], content.to_vec()).await;
+        }
+        match self.push_manifest("a", tag, &manifest(layer)).await.status {
+            StatusCode::CREATED => Known::Accepted,
+            _ => Known::Unclear,
+        }
+    }
+}
+
+fn files(folder: &std::path::Path) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { 1 }).sum()
+}
+
+#[tokio::test]
+async fn a_server_killed_at_any_step_leaves_what_it_accepted_and_garbage() {
+    for steps in 0.. {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap().dying_after(steps);
+        let client = Client::open(folder.clone());
+        let mut first = client.try_push("one", b"first").await;
+        let second = client.try_push("two", b"second").await;
+        if first == Known::Accepted {
+            first = Known::Unclear;
+            client.ask("DELETE /v2/a/manifests/one", &[], "").await;
+            let _ = client.registry.gc(&AT_ONCE).await;
+        }
+        // A minute later, when announcements of the dead count no more, another server comes.
+        let _ = std::fs::remove_dir_all(root.path().join("records/gc"));
+        let reopened = Folder::open(root.path()).unwrap();
+        let next = Client::open(reopened.clone());
+        if second == Known::Accepted {
+            let manifest = next.get("/v2/a/manifests/two").await.is(200);
+            assert_eq!(manifest.body, self::manifest(b"second").to_string());
+            for content in [&b"{}"[..], b"second"] {
+                let blob = next.get(&format!("/v2/a/blobs/{}", Digest::sha256_of(content))).await.is(200);
+                assert_eq!(blob.body, content, "after {steps} steps");
+            }
+        }
+        // Whatever was begun can be done again, and nothing is in its way.
+        for (tag, layer) in [("one", &b"first"[..]), ("two", b"second"), ("three", b"third")] {
+            assert_eq!(next.try_push(tag, layer).await, Known::Accepted, "after {steps} steps");
+        }
+        next.registry.gc(&AT_ONCE).await.unwrap();
+        reopened.sweep(std::time::SystemTime::now() + Duration::from_secs(60)).await.unwrap();
+        let left = ["temp", "uploads", "blobs", "records/gc"].map(|name| files(&root.path().join(name)));
+        assert_eq!(left, [0, 0, 4, 0], "after {steps} steps, {first:?} {second:?}");
+        if !folder.is_dead() {
+            assert!(steps > 50, "{steps} steps are too few for all that");
+            break;
+        }
+    }
+}
+
 fn rule(repositories: &str, users: &[&str], allow: &[Action]) -> Rule {
     Rule {
         repositories: vec![Glob::parse(repositories).unwrap()],

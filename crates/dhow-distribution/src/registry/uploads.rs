@@ -138,7 +138,17 @@ impl Registry {
     ) -> Result<(), ApiError> {
         let key = blob_key(repository, digest);
         for _ in 0..PUBLISH_TRIES_MAX {
-            upload.publish(digest).await?;
+            match upload.publish(digest).await {
+                // Only without grace: what was published a moment ago, and with it the upload.
+                Err(StorageError::Busy(_)) => {
+                    upload.discard().await?;
+                    let text = format!(
+                        "a collector has removed blob {digest}, which is not in this repository: push it again"
+                    );
+                    return Err(ApiError::new(Code::BlobUploadUnknown, text));
+                }
+                published => published?,
+            }
             self.storage.put(&key, Bytes::new()).await?;
             self.fence(&[digest]).await?;
             if self.storage.size(digest).await?.is_some() && self.storage.written(&key).await?.is_some() {

@@ -555,8 +555,11 @@ impl Upload for BucketUpload {
     }
 
     async fn publish(&mut self, digest: Digest) -> Result<(), StorageError> {
-        let data =
-            self.bucket.objects.head(&self.data()).await.map_err(|error| self.failed("publish", error))?;
+        let data = match self.bucket.objects.head(&self.data()).await {
+            // It was published before, and a collector has taken it since.
+            Err(Error::NotFound { .. }) => return Err(StorageError::Busy(self.name.clone())),
+            data => data.map_err(|error| self.failed("publish", error))?,
+        };
         let pointer = Pointer { data: self.name.clone(), bytes: data.size };
         self.bucket.create_object(&pointer_key(digest), json(&pointer)).await.map(drop)
     }

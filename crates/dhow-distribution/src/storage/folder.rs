@@ -70,6 +70,18 @@ impl Folder {
         Ok(folder)
     }
 
+    /// The same, dying after some steps. What is left of them is counted at the end of the story.
+    #[cfg(test)]
+    pub(crate) fn dying_after(self, steps: i64) -> Folder {
+        self.fuse.store(steps, std::sync::atomic::Ordering::SeqCst);
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_dead(&self) -> bool {
+        self.fuse.load(std::sync::atomic::Ordering::SeqCst) < 0
+    }
+
     /// Comes before everything that changes the disk.
     fn step(&self) -> io::Result<()> {
         #[cfg(test)]
