@@ -68,24 +68,24 @@ fn listener() -> (Double, Arc<Mutex<Vec<String>>>) {
 /// Nothing of the token is in the store, the run-time folder, or what `docker` says of the image.
 #[track_caller]
 fn kept_nowhere(rig: &Rig, image: &str) {
-    for secret in [TOKEN, "aHVzaC01MWIw", "51b0"] {
+    for secret in [TOKEN, "aHVzaC01MWIw", "hush-51b0"] {
         for folder in ["root", "run"] {
             assert_eq!(files_with(&rig.path(folder), secret), Vec::<String>::new());
         }
     }
     for line in ["docker history --no-trunc", "docker inspect"] {
         let said = rig.ok(&format!("{line} {image}"));
-        assert!(!said.contains("51b0"), "{said}");
+        assert!(!said.contains("hush-51b0"), "{said}");
     }
     let said = rig.ok("dhow builder history inspect");
-    assert!(!said.contains("51b0"), "{said}");
+    assert!(!said.contains("hush-51b0"), "{said}");
 }
 
 #[track_caller]
 fn builds(app: &Shell<'_>, flags: &str, expected: &str) {
     let built = app.run(&format!("docker build --progress=plain -t app {flags}"));
     assert_eq!(built.status, 0, "{flags}: {}", built.both());
-    assert!(!built.both().contains("51b0"), "{}", built.both());
+    assert!(!built.both().contains("hush-51b0"), "{}", built.both());
     assert_eq!(app.ok("docker run --rm app cat /f"), expected, "{flags}");
 }
 
@@ -136,10 +136,10 @@ fn files_come_to_who_has_the_token_of_their_host() {
             "{said}"
         );
     }
-    app.write("../header", "Custom\nx-more: 51b0");
+    app.write("../header", "Custom\nx-more: hush-51b0");
     let said = app.fails(&format!("docker build -q {header} ."), 1);
     assert!(
-        said.contains("cannot use secret HTTP_AUTH_HEADER_127.0.0.1") && !said.contains("51b0"),
+        said.contains("cannot use secret HTTP_AUTH_HEADER_127.0.0.1") && !said.contains("hush-51b0"),
         "{said}"
     );
     let said = app.fails(&format!("docker build -q http://{at}/ctx.tar"), 1);
@@ -200,7 +200,7 @@ fn repositories_come_to_who_has_their_token() {
     // A token for no host in particular is for the repository alone, not for its submodules.
     app.write("Dockerfile", &format!("FROM alpine\nADD {url}#other /r\n"));
     let said = app.fails(&format!("docker build -q {token} ."), 1);
-    assert!(said.contains("Failed to clone 'mod'") && !said.contains("51b0"), "{said}");
+    assert!(said.contains("Failed to clone 'mod'") && !said.contains("hush-51b0"), "{said}");
     app.ok("dhow builder prune -a -f");
     builds(&app, &format!("{token} {url}#v1"), "one");
     app.write("Dockerfile", "FROM alpine\nCOPY --from=x sub/f /f\n");

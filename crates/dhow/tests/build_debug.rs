@@ -89,7 +89,8 @@ fn ctrl_c_ends_what_the_shell_runs_and_not_the_shell() {
     failed(&rig);
     let mut terminal = rig.terminal("dhow debug");
     terminal.wait_for("where it failed");
-    terminal.type_in("echo begun $((40 + 1)); sleep 1000\n");
+    // A shell of its own, which dies of it whether or not `sleep` has begun; the outer one may miss that moment.
+    terminal.type_in("sh -c 'echo begun $((40 + 1)); sleep 1000'\n");
     terminal.wait_for("begun 41");
     terminal.type_in(CTRL_C);
     terminal.type_in("echo alive $((40 + 2)); exit 3\n");
