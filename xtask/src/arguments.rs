@@ -18,6 +18,9 @@ usage: cargo xtask <chore>
   differential [--only WORD] [--docker SOCKET] [--record]
                            build the cases of conformance/build with dhow and with Debian's docker, or that behind
                            SOCKET, and compare; with --record, write down what docker does
+  bench [--rounds N] [WORKLOAD..]
+                           measure dhow against docker, podman and buildah; without WORKLOAD, all of it, and write
+                           docs/benchmarks.md
   demo                     build dhow and walk two tutorials with it";
 
 /// One chore with its options.
@@ -35,9 +38,23 @@ pub(crate) enum Chore {
     Test,
     /// Compare dhow with docker.
     Differential(DifferentialOptions),
+    /// Measure dhow and its rivals.
+    Bench(BenchOptions),
     /// Show what dhow does.
     Demo,
 }
+
+/// What to measure, and how often.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct BenchOptions {
+    /// Without any, all.
+    pub(crate) workloads: Vec<String>,
+    /// Turns that count.
+    pub(crate) rounds: u32,
+}
+
+/// So many that one disturbance moves no median.
+const BENCH_ROUNDS: u32 = 7;
 
 /// Which cases to compare, and with whom.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -80,6 +97,7 @@ impl Chore {
             "registry" => parse_registry(options).map(Self::Registry),
             "images" => no_options(options, Self::Images),
             "differential" => parse_differential(options).map(Self::Differential),
+            "bench" => parse_bench(options).map(Self::Bench),
             "test" => no_options(options, Self::Test),
             "demo" => no_options(options, Self::Demo),
             other => Err(format!("`{other}` is not a chore")),
@@ -141,6 +159,21 @@ fn parse_differential(options: &[String]) -> Result<DifferentialOptions, String>
             other => return Err(format!("`{other}` is unexpected here")),
         }
     }
+    Ok(parsed)
+}
+
+fn parse_bench(options: &[String]) -> Result<BenchOptions, String> {
+    let mut parsed = BenchOptions { workloads: Vec::new(), rounds: BENCH_ROUNDS };
+    let end = options.iter().position(|word| !word.starts_with("--") && word.parse::<u32>().is_err());
+    let (options, workloads) = options.split_at(end.unwrap_or(options.len()));
+    for (name, value) in pairs(options)? {
+        match (name, value.parse()) {
+            ("--rounds", Ok(rounds)) if rounds > 0 => parsed.rounds = rounds,
+            ("--rounds", _) => return Err(format!("`{value}` is not a number of rounds")),
+            (other, _) => return Err(format!("`{other}` is unexpected here")),
+        }
+    }
+    workloads.clone_into(&mut parsed.workloads);
     Ok(parsed)
 }
 
@@ -220,6 +253,16 @@ mod tests {
             ]],
         );
         check("differential copy", expect!["error: `copy` is unexpected here"]);
+    }
+
+    #[test]
+    fn a_measurement_may_be_of_some_workloads() {
+        check("bench", expect!["Bench(BenchOptions { workloads: [], rounds: 7 })"]);
+        check(
+            "bench --rounds 3 pull push",
+            expect![[r#"Bench(BenchOptions { workloads: ["pull", "push"], rounds: 3 })"#]],
+        );
+        check("bench --rounds 0", expect!["error: `0` is not a number of rounds"]);
     }
 
     #[test]

@@ -3,8 +3,6 @@
 //! The cases are in `conformance/build`, each with what docker made of it when it was last asked; the tests of `dhow` compare
 //! with that and need no docker. This chore asks docker again.
 
-mod docker;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -14,10 +12,10 @@ use anyhow::Context as _;
 use dhow_differential::{Case, Judge, Outcome, Tool, cases};
 
 use crate::arguments::DifferentialOptions;
+use crate::docker::Docker;
 use crate::registry::{Settings, TestRegistry};
 use crate::setup::{self, Group};
 use crate::{command, paths, test};
-use docker::Docker;
 
 /// The test images that cases build upon: small ones.
 const BASES: [&str; 4] = ["alpine", "busybox", "mongo", "hello-world"];

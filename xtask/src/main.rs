@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod bench;
 mod command;
 mod demo;
 mod differential;
+mod docker;
 mod http;
 mod images;
 mod paths;
@@ -47,6 +49,7 @@ fn run(chore: Chore) -> anyhow::Result<ExitCode> {
         Chore::Registry(options) => return registry::run(&options),
         Chore::Test => return test::run(),
         Chore::Differential(options) => return differential::run(&options),
+        Chore::Bench(options) => bench::run(&options)?,
         Chore::Demo => demo::run()?,
     }
     Ok(ExitCode::SUCCESS)

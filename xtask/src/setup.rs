@@ -2,6 +2,7 @@
 //!
 //! Something counts as present when its program or file is there, however it came: an own build of runc is as good as Debian's.
 
+use std::fs::OpenOptions;
 use std::path::Path;
 use std::process::Command;
 
@@ -67,17 +68,19 @@ const PACKAGES: &[Package] = &[
     package("umoci", "umoci", &[Test]),
     package("oci-image-tool", "oci-image-tool", &[Test]),
     package("buildah", "buildah", &[Test, Bench]),
+    package("podman", "podman", &[Test, Bench]),
+    package("crun", "crun", &[Test, Bench]),
     package("strace", "strace", &[Test]),
     package("runc", "runc", &[Test, Bench]),
     // One test reads the tutorials' pages as a person would.
     package("chromium", "chromium", &[Test]),
     package("curl", "curl", &[Test, Demo]),
-    // Repositories come by SSH, and agents hold keys. A server of its own need not be running.
+    // Repositories come by SSH, and agents hold keys.
     package("openssh-client", "ssh-agent", &[Test]),
     package("openssh-server", "/usr/sbin/sshd", &[Test]),
-    // It comes with the BuildKit that results are compared with. Its daemon need not be running.
-    package("docker.io", "/usr/sbin/dockerd", &[Differential]),
-    package("hyperfine", "hyperfine", &[Bench]),
+    // Tests start a daemon of their own; it comes with the BuildKit that results are compared with.
+    package("docker.io", "/usr/sbin/dockerd", &[Test, Bench, Differential]),
+    package("time", "/usr/bin/time", &[Bench]),
 ];
 
 /// Installs what `groups` need and this machine lacks.
@@ -103,7 +106,36 @@ fn packages(groups: &[Group]) -> anyhow::Result<()> {
         bail!("installing packages needs root; run this as root: apt-get install {}", missing.join(" "));
     }
     command::run(apt_get().arg("update"))?;
+    let _quiet = NoServices::declare();
     command::run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(&missing))
+}
+
+/// While it lives, packages that are installed start no services: tests start their own, and a daemon on its own account would
+/// change the machine's firewall.
+struct NoServices {
+    ours: bool,
+}
+
+impl NoServices {
+    /// What Debian's maintainer scripts ask before they start anything.
+    const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+    /// A policy that is here already stays as it is.
+    fn declare() -> Self {
+        use std::io::Write;
+        use std::os::unix::fs::OpenOptionsExt;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o755).open(Self::POLICY);
+        let written = file.and_then(|mut file| file.write_all(b"#!/bin/sh\nexit 101\n"));
+        Self { ours: written.is_ok() }
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours {
+            let _ = std::fs::remove_file(Self::POLICY);
+        }
+    }
 }
 
 /// The packages of `groups` whose sign is absent, in the order of the table.

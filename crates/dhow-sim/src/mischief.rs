@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use crate::dice::Dice;
 use crate::registry::{Answer, Asked, Body};
 
 /// Of ten answers so many go wrong.
 const WRONG_OF_TEN: u64 = 4;
 /// Deeper than anybody nests, and than a stack would bear.
 const DEPTH: usize = 200_000;
+/// More than a client reads of a small answer, and than it takes as a header.
+const HUGE_BYTES: usize = 32 << 20;
+const HEADER_BYTES: usize = 1 << 20;
 
 /// Spoils answers. What happens to the n-th answer for a path depends on the seed, the path and n alone, so that a story
 /// is the same whatever the order in which threads ask.
@@ -26,7 +30,7 @@ impl Mischief {
 
     /// What becomes of an honest answer.
     pub fn spoil(&self, asked: &Asked, honest: Answer) -> Answer {
-        let mut dice = Dice(self.seed ^ hash(&asked.path) ^ (self.count(&asked.path) << 32));
+        let mut dice = Dice::new(self.seed ^ hash(&asked.path) ^ (self.count(&asked.path) << 32));
         if asked.method != "GET" || asked.path == "/v2/" || dice.below(10) >= WRONG_OF_TEN {
             return honest;
         }
@@ -50,7 +54,7 @@ fn spoiled(dice: &mut Dice, asked: &Asked, honest: Answer) -> Answer {
     let Body::Whole(mut body) = body else { return Answer { status, headers, body } };
     let at = dice.below(body.len() as u64 + 1) as usize;
     let with = |body| Answer { status, headers, body };
-    match dice.below(13) {
+    match dice.below(19) {
         0 => with(Body::Cut(body, at)),
         1 => with(Body::Reset(body, at)),
         2 => with(Body::Trickle(body)),
@@ -68,12 +72,39 @@ fn spoiled(dice: &mut Dice, asked: &Asked, honest: Answer) -> Answer {
         6 => with(Body::Nothing),
         7 => Answer::endless(None),
         8 => Answer::new(429, "slow down").header("retry-after", dice.below(2).to_string()),
-        9 => Answer::new([500, 502, 503, 504][dice.below(4) as usize], "<html>oops</html>"),
+        9 => Answer::new(dice.one_of(&[500, 502, 503, 504]), "<html>oops</html>"),
         10 => Answer::new(307, "").header("location", asked.path.clone()),
         11 => Answer::refusal(401, "UNAUTHORIZED", "authentication required")
             .header("www-authenticate", "Basic realm=\"nobody\""),
-        _ => Answer::new(200, "[".repeat(DEPTH)).header("content-type", "application/json"),
+        12 => Answer::new(200, "[".repeat(DEPTH)).header("content-type", "application/json"),
+        13 => Answer::new(200, format!("\"{}\"", " ".repeat(HUGE_BYTES))),
+        14 => with(Body::Whole(body)).header("x-flood", "a".repeat(HEADER_BYTES)),
+        // There and back again.
+        15 => Answer::new(302, "").header("location", turned(&asked.path)),
+        16 => Answer::refusal(401, "UNAUTHORIZED", "authentication required").header(
+            "www-authenticate",
+            format!("Bearer realm=\"http://127.0.0.1:1/token\",service=\"{at}\""),
+        ),
+        // Another part than was asked for, of something larger than there is.
+        17 => Answer::new(206, body).header("content-range", format!("bytes {}-{}/{}", at + 1, at + 2, at)),
+        _ => {
+            body.extend_from_slice(&surplus(at));
+            with(Body::Whole(body))
+        }
     }
+}
+
+/// A path whose own is this one.
+fn turned(path: &str) -> String {
+    match path.strip_suffix("?again") {
+        Some(path) => path.to_owned(),
+        None => format!("{path}?again"),
+    }
+}
+
+/// Bytes nobody asked for.
+fn surplus(count: usize) -> Vec<u8> {
+    vec![b'\n'; count % 4096 + 1]
 }
 
 /// FNV-1a.
@@ -81,19 +112,6 @@ fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
-}
-
-/// splitmix64: the same numbers for the same start.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use dhow_sim::{Double, Image, Mischief};
+use dhow_sim::{Answer, Double, Image, Mischief, crooked};
 
 use crate::rig::{Rig, Tar};
 
@@ -69,4 +69,34 @@ fn a_pull_succeeds_or_says_one_thing_whatever_the_registry_does() {
             std::panic::resume_unwind(panic);
         }
     }
+}
+
+/// Images told by one registry, each under its number.
+const CROOKED: u64 = 60;
+
+#[test]
+fn an_image_that_lies_is_refused_in_one_sentence_or_harmless() {
+    let Some(rig) = Rig::start() else { return };
+    let count = CROOKED.max(stories() * 10);
+    let images: Vec<Image> = (0..count).map(|seed| crooked(seed, &image(seed))).collect();
+    let registry = Double::start(move |asked| {
+        let number = asked.path.split('/').nth(2).and_then(|name| name.strip_prefix("lie-")?.parse().ok());
+        match number.and_then(|number: usize| images.get(number)) {
+            Some(image) => image.answer(asked),
+            None => Answer::new(200, "{}"),
+        }
+    });
+    let mut refused = 0;
+    for seed in 0..count {
+        let tried = rig.run(&format!("dhow pull -q {}/lie-{seed}:x", registry.address));
+        let said = tried.stderr.lines().filter(|line| line.starts_with("Error")).count();
+        match tried.status {
+            0 => assert_eq!(said, 0, "seed {seed}"),
+            1 => assert_eq!(said, 1, "seed {seed}: {}", tried.both()),
+            status => panic!("seed {seed} ended with {status}: {}", tried.both()),
+        }
+        refused += u64::from(tried.status == 1);
+    }
+    assert!(refused > count / 2, "most lies do harm, but {refused} of {count} were refused");
+    rig.ok("dhow system check");
 }

@@ -1,4 +1,4 @@
-//! Debian's dockerd for as long as a comparison takes, with everything it has in one folder.
+//! Debian's dockerd for as long as it is needed, with everything it has in one folder.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ impl Docker {
             None => Self::start(folder)?,
         };
         let version = command::output(docker.command().args(["version", "--format", "{{.Server.Version}}"]))?;
-        println!("comparing with docker {}", version.trim());
+        println!("    docker {}", version.trim());
         Ok(docker)
     }
 
@@ -72,10 +72,15 @@ impl Docker {
         bail!("dockerd does not answer: {}", fs::read_to_string(log).unwrap_or_default())
     }
 
+    /// Where it listens.
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
     /// Its client.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(CLIENT);
-        command.env("DOCKER_HOST", format!("unix://{}", self.socket.display())).env("DOCKER_BUILDKIT", "1");
+        command.env("DOCKER_HOST", self.host()).env("DOCKER_BUILDKIT", "1");
         command
     }
 
