@@ -5,7 +5,7 @@ use std::fs;
 use dhow_oci::Digest;
 use serde_json::Value;
 
-use crate::rig::{Rig, Served, has_tool, places};
+use crate::rig::{Dockerd, Rig, Served, has_tool, places};
 
 const APP: &[(&str, &str)] =
     &[("Dockerfile", "FROM scratch\nCOPY one two /\n"), ("one", "1\n"), ("two", "2\n")];
@@ -155,6 +155,37 @@ fn buildah_pushes_and_pulls_with_a_password() {
     rig.ok(&format!("{push} --creds 'ada:love lace' noted {at}/public/noted"));
     rig.ok(&format!("{buildah} rmi --all --force"));
     rig.ok(&format!("{buildah} pull --quiet --tls-verify=false {at}/public/noted"));
+}
+
+#[test]
+fn dockers_and_podmans_clients_sign_in_push_and_pull() {
+    let Some(rig) = Rig::start() else { return };
+    let server = protected(&rig, true);
+    let at = server.address.as_str();
+    rig.ok("docker pull -q busybox");
+    rig.ok("docker save -o saved.tar busybox");
+    let dockerd = Dockerd::start(&rig);
+    let docker = dockerd.iter().map(|dockerd| (dockerd.line(""), ""));
+    let podman = ["env -u DOCKER_CONFIG podman --storage-driver vfs --root peer --runroot peer-run"];
+    let podman = podman.into_iter().filter(|_| has_tool("podman"));
+    for (client, plain) in docker.chain(podman.map(|client| (client.to_owned(), " --tls-verify=false"))) {
+        rig.ok(&format!("{client} load -q -i saved.tar"));
+        rig.ok(&format!("{client} tag docker.io/library/busybox {at}/public/by-other"));
+        for (user, status) in [("bob:builder", 1), ("ada:love lace", 0)] {
+            let (name, password) = user.split_once(':').expect("a password follows");
+            rig.ok(&format!(
+                "sh -c 'echo \"{password}\" | {client} login{plain} -u {name} --password-stdin {at}'"
+            ));
+            let pushed = rig.run(&format!("{client} push{plain} {at}/public/by-other"));
+            assert_eq!(i32::from(pushed.status != 0), status, "{user}: {}", pushed.both());
+        }
+        rig.ok(&format!("{client} logout {at}"));
+        rig.ok(&format!("{client} rmi {at}/public/by-other docker.io/library/busybox"));
+        rig.ok(&format!("{client} pull{plain} {at}/public/by-other"));
+        rig.ok(&format!("docker pull -q {at}/public/by-other"));
+        assert_eq!(rig.ok(&format!("docker run --rm {at}/public/by-other echo it runs")), "it runs");
+        rig.ok(&format!("docker rmi {at}/public/by-other"));
+    }
 }
 
 #[test]

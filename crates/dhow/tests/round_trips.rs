@@ -1,16 +1,7 @@
 //! Images on their way through other tools and back, bit for bit.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::Duration;
-
-use crate::rig::{Rig, has_tool, skip};
+use crate::rig::{Dockerd, Rig, has_tool};
 use crate::shown::inspect;
-
-const POLL: Duration = Duration::from_millis(50);
-/// How often it is looked whether dockerd has stopped.
-const STOP_POLLS_MAX: u32 = 400;
 
 /// What an image here came by.
 fn manifest(rig: &Rig, name: &str) -> String {
@@ -90,62 +81,6 @@ fn podman_and_buildah_take_what_dhow_saves_and_give_it_back() {
             let layers = |name: &str| inspect(&rig, name)["RootFS"].clone();
             assert_eq!(layers(&name), layers("busybox"), "{program} by {transport}");
         }
-    }
-}
-
-/// Debian's dockerd with everything it has in the rig. It ends when dropped.
-struct Dockerd {
-    child: Child,
-    socket: PathBuf,
-}
-
-impl Dockerd {
-    fn start(rig: &Rig) -> Option<Self> {
-        if ["/usr/sbin/dockerd", "/usr/bin/docker"].iter().any(|path| !Path::new(path).exists()) {
-            return skip("Debian's docker.io is not installed");
-        }
-        let folder = rig.path("dockerd");
-        std::fs::create_dir(&folder).expect("a folder");
-        let path = |name: &str| folder.join(name).display().to_string();
-        let log = std::fs::File::create(folder.join("log")).expect("a log");
-        // No network of its own: what it would do to the host's is not needed here.
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "TERM", "/usr/sbin/dockerd"])
-            .arg(format!("--host=unix://{}", path("socket")))
-            .arg(format!("--data-root={}", path("data")))
-            .arg(format!("--exec-root={}", path("exec")))
-            .arg(format!("--pidfile={}", path("pid")))
-            .args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"])
-            .args(["--storage-driver=vfs"])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a descriptor"))
-            .stderr(log)
-            .spawn()
-            .expect("dockerd starts");
-        let dockerd = Self { child, socket: folder.join("socket") };
-        rig.eventually("dockerd answers", || rig.run(&dockerd.line("version")).status == 0);
-        Some(dockerd)
-    }
-
-    /// A line for docker's own client.
-    fn line(&self, line: &str) -> String {
-        format!("/usr/bin/docker --host unix://{} {line}", self.socket.display())
-    }
-}
-
-impl Drop for Dockerd {
-    fn drop(&mut self) {
-        // It has to stop its containerd; the signal reaches it alone, and it may have ended by itself.
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        for _ in 0..STOP_POLLS_MAX {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            thread::sleep(POLL);
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
