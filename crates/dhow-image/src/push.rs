@@ -8,6 +8,7 @@ use dhow_store::{DatabaseError, Image, Lease, LeaseError, PutBlobError, PutImage
 use crate::closure::{Closure, Leaf, is_document};
 use crate::form::{Dialect, LayerForm};
 use crate::package::{Package, Packed, each_once};
+use crate::tee::PROGRESS_BYTES;
 use crate::travel::WrittenManifest;
 use crate::{FindError, Images, ReadImageError, TravelError};
 
@@ -18,6 +19,15 @@ pub enum PushEvent {
     LayerStarted {
         /// The layer.
         diff_id: DiffId,
+    },
+    /// More of a layer was sent. After a broken connection it may begin anew.
+    LayerProgress {
+        /// The layer.
+        diff_id: DiffId,
+        /// Bytes so far, as it travels.
+        bytes: u64,
+        /// All bytes.
+        size_bytes: u64,
     },
     /// The repository has the layer already.
     LayerExists {
@@ -380,9 +390,10 @@ impl Push<'_> {
         let (registry, repository) = (self.target.registry(), self.target.repository());
         let sources = self.images.store().layers().sources(&descriptor.digest, registry)?;
         let from = sources.into_iter().find(|source| source != repository);
-        let open = || -> io::Result<Box<dyn Read + Send>> {
+        let open = || -> io::Result<Box<dyn Read + Send + '_>> {
             let content = self.images.store().content();
-            Ok(Box::new(content.open(&descriptor.digest).map_err(io::Error::other)?))
+            let file = content.open(&descriptor.digest).map_err(io::Error::other)?;
+            Ok(Box::new(Watched::new(file, diff_id, descriptor.size, self.observer)))
         };
         let pushed = self.client.push_blob(self.target, descriptor, from.as_deref(), &open)?;
         (self.observer)(&match (pushed, from) {
@@ -416,5 +427,34 @@ impl Push<'_> {
         let repo_digest = RepoDigest { repository: self.target.name(), digest };
         store.images().put(&record, &[], &[repo_digest])?;
         Ok(())
+    }
+}
+
+/// A layer being read, with somebody told how far it is.
+struct Watched<'a, R> {
+    inner: R,
+    diff_id: DiffId,
+    size_bytes: u64,
+    bytes: u64,
+    told: u64,
+    observer: &'a PushObserver<'a>,
+}
+
+impl<'a, R> Watched<'a, R> {
+    fn new(inner: R, diff_id: DiffId, size_bytes: u64, observer: &'a PushObserver<'a>) -> Self {
+        Watched { inner, diff_id, size_bytes, bytes: 0, told: 0, observer }
+    }
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.bytes += count as u64;
+        if self.bytes - self.told >= PROGRESS_BYTES || (self.bytes == self.size_bytes && count > 0) {
+            self.told = self.bytes;
+            let (diff_id, bytes, size_bytes) = (self.diff_id, self.bytes, self.size_bytes);
+            (self.observer)(&PushEvent::LayerProgress { diff_id, bytes, size_bytes });
+        }
+        Ok(count)
     }
 }

@@ -9,7 +9,7 @@ use crate::install::OpenLayer;
 use crate::{PullEvent, PullObserver};
 
 /// Progress is told about so often.
-const PROGRESS_BYTES: u64 = 256 << 10;
+pub(crate) const PROGRESS_BYTES: u64 = 32 << 10;
 /// How much is read at a time where nobody looks at it.
 const DRAIN_BUFFER_BYTES: usize = 64 << 10;
 

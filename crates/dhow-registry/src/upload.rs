@@ -29,7 +29,7 @@ pub enum Pushed {
 }
 
 /// Gives the content of a blob from its beginning, once per attempt.
-pub type OpenContent<'a> = dyn Fn() -> io::Result<Box<dyn Read + Send>> + Sync + 'a;
+pub type OpenContent<'a> = dyn Fn() -> io::Result<Box<dyn Read + Send + 'a>> + Sync + 'a;
 
 impl Client {
     /// Whether a repository has a blob.
@@ -194,7 +194,7 @@ impl<'a> Upload<'a> {
         }
     }
 
-    fn put(&self, session: &Session, content: &mut Content, size: u64) -> Result<(), Setback> {
+    fn put(&self, session: &Session, content: &mut Content<'_>, size: u64) -> Result<(), Setback> {
         let url = session.url.clone().with_query("digest", &self.digest.to_string());
         let headers = [("content-type", "application/octet-stream".to_owned())];
         let reply = self.send("PUT", &session.home, url, &headers, content, size)?;
@@ -205,7 +205,7 @@ impl<'a> Upload<'a> {
         }
     }
 
-    fn patch(&self, mut session: Session, content: &mut Content, size: u64) -> Result<(), Setback> {
+    fn patch(&self, mut session: Session, content: &mut Content<'_>, size: u64) -> Result<(), Setback> {
         let mut start = 0;
         while start < size {
             let length = session.chunk_bytes.min(size - start);
@@ -232,7 +232,7 @@ impl<'a> Upload<'a> {
         home: &Url,
         url: Url,
         headers: &[(&'static str, String)],
-        content: &mut Content,
+        content: &mut Content<'_>,
         length: u64,
     ) -> Result<Reply, Setback> {
         let authorization =
@@ -277,14 +277,14 @@ impl<'a> Upload<'a> {
 }
 
 /// The content being sent: as long as promised, or failing.
-struct Content {
-    inner: Box<dyn Read + Send>,
+struct Content<'a> {
+    inner: Box<dyn Read + Send + 'a>,
     left: u64,
     /// Why it failed, to be told apart from a failing connection.
     failed: Option<io::Error>,
 }
 
-impl Read for Content {
+impl Read for Content<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let error = match self.inner.read(&mut buffer[..wanted]) {

@@ -47,6 +47,8 @@ pub(crate) enum Body {
     Reset(Vec<u8>, usize),
     /// A few bytes at a time to begin with.
     Trickle(Vec<u8>),
+    /// Nothing more comes after so many bytes, until the client gives up.
+    Stall(Vec<u8>, usize),
     /// The length told is another one.
     Lie(Vec<u8>, u64),
     /// It goes on as long as the client reads; the length, if one is told, is a lie.
@@ -76,6 +78,15 @@ impl Answer {
         self
     }
 
+    /// After so many bytes of the body nothing happens any more.
+    pub fn stalls_after(mut self, bytes: usize) -> Self {
+        if let Body::Whole(body) = self.body {
+            let bytes = bytes.min(body.len());
+            self.body = Body::Stall(body, bytes);
+        }
+        self
+    }
+
     /// Spaces without end, though a length may be told.
     pub fn endless(length: Option<u64>) -> Self {
         Self { status: 200, headers: Vec::new(), body: Body::Endless(length) }
@@ -89,9 +100,11 @@ impl Answer {
 
     fn length(&self) -> Option<u64> {
         match &self.body {
-            Body::Whole(body) | Body::Cut(body, _) | Body::Reset(body, _) | Body::Trickle(body) => {
-                Some(body.len() as u64)
-            }
+            Body::Whole(body)
+            | Body::Cut(body, _)
+            | Body::Reset(body, _)
+            | Body::Stall(body, _)
+            | Body::Trickle(body) => Some(body.len() as u64),
             Body::Lie(_, length) => Some(*length),
             Body::Endless(length) => *length,
             Body::Nothing => None,
@@ -126,6 +139,11 @@ impl Answer {
                     thread::sleep(TRICKLE_PAUSE);
                 }
                 out.write_all(rest)
+            }
+            Body::Stall(body, bytes) => {
+                out.write_all(&body[..*bytes])?;
+                // It sends nothing more either: this ends when it hangs up.
+                out.read(&mut [0]).map(drop)
             }
             Body::Nothing => Ok(()),
             Body::Endless(_) => loop {

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::slice;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dhow_oci::{Digest, media_type};
 use serde_json::json;
 
-use crate::rig::{Answer, Asked, Double, Image, Rig, Tar, free_port, manifest};
+use crate::rig::{Answer, Asked, CTRL_C, Double, Image, Rig, Tar, free_port, manifest};
 
 /// Pulls from a double that answers so, and returns what was complained about.
 #[track_caller]
@@ -165,6 +166,44 @@ fn a_blob_that_keeps_breaking_off_fails_and_the_next_pull_goes_on_from_there() {
     rig.ok("docker system check");
     let last = double.asked().pop().unwrap_or_default();
     assert!(last.ends_with(" from 100000"), "{last}");
+}
+
+#[test]
+fn ctrl_c_ends_a_pull_at_once_and_keeps_what_has_come() {
+    let Some(rig) = Rig::start() else { return };
+    let small = Tar::default().file("small", b"s").end();
+    let noise: Vec<u8> = (0..300_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let image = Image::layered(&[small.clone(), Tar::default().file("noise", &noise).end()]);
+    let stalls = Arc::new(AtomicBool::new(true));
+    let double = {
+        let (image, stalls) = (image.clone(), Arc::clone(&stalls));
+        Double::start(move |asked| match image.answer(asked) {
+            answer if is_layer(&image, asked) && stalls.load(Ordering::SeqCst) => {
+                answer.stalls_after(262_144)
+            }
+            answer => answer,
+        })
+    };
+    let pull = format!("docker pull {}/a/b", double.address);
+    let mut terminal = rig.terminal(&pull);
+    let short = |blob: &[u8]| Digest::sha256_of(blob).short();
+    terminal.shows(&format!("{}: Pull complete", short(&small)));
+    // How much of what, how fast, and how long still.
+    terminal.shows("kB/302kB");
+    terminal.shows("B/s");
+    terminal.type_in(CTRL_C);
+    let (status, screen) = terminal.finish();
+    assert_eq!(status, 130, "{screen}");
+    assert_eq!(rig.ok(&format!("docker images -q {}/a/b", double.address)), "");
+    rig.ok("docker system check");
+    stalls.store(false, Ordering::SeqCst);
+    let asked = double.asked().len();
+    rig.ok(&pull);
+    let asked = double.asked().split_off(asked);
+    let of = |digest: &str| asked.iter().filter(|line| line.contains(digest)).collect::<Vec<_>>();
+    assert!(asked.iter().any(|line| line.ends_with(" from 262144")), "{asked:?}");
+    assert_eq!(of(&Digest::sha256_of(&small).to_string()), Vec::<&String>::new());
+    rig.ok("docker system check");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! One file per command: what it accepts, then what it does.
 
 pub(crate) mod attach;
+pub(crate) mod bars;
 pub(crate) mod build;
 mod build_cache;
 mod build_cache_elsewhere;

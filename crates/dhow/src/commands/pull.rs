@@ -3,8 +3,9 @@ use std::sync::{Mutex, PoisonError};
 
 use dhow_engine::{Engine, PullEvent, Pulled};
 use dhow_oci::{Digest, Platform, Reference};
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar};
 
+use super::bars;
 use crate::error::CliError;
 use crate::ui::Ui;
 
@@ -90,10 +91,7 @@ struct Bars {
 
 impl<'a> LayerDisplay<'a> {
     pub(crate) fn new(ui: &'a mut Ui, quiet: bool) -> LayerDisplay<'a> {
-        let bars = (ui.is_terminal() && !quiet).then(|| Bars {
-            all: MultiProgress::with_draw_target(ProgressDrawTarget::stdout()),
-            layers: BTreeMap::new(),
-        });
+        let bars = (ui.is_terminal() && !quiet).then(|| Bars { all: bars::new(), layers: BTreeMap::new() });
         LayerDisplay(Mutex::new(Inner { ui, quiet, bars, failed: None }))
     }
 
@@ -142,13 +140,8 @@ impl Bars {
     fn show(&mut self, event: &PullEvent) {
         match event {
             PullEvent::LayerStarted { digest, size_bytes } => {
-                let bar = ProgressBar::hidden()
-                    .with_style(style("{prefix}: {msg} [{bar:40}] {bytes}/{total_bytes}"))
-                    .with_prefix(digest.short())
-                    .with_message("Downloading");
-                bar.set_length(*size_bytes);
-                let bar = self.all.add(bar);
-                bar.tick();
+                let bar = bars::line(&self.all, digest.short(), "Downloading");
+                bars::measure(&bar, *size_bytes);
                 self.layers.insert(*digest, bar);
             }
             PullEvent::LayerProgress { digest, bytes } => {
@@ -160,25 +153,14 @@ impl Bars {
                 }
             }
             PullEvent::LayerExists { digest } => {
-                let bar =
-                    ProgressBar::hidden().with_style(style("{prefix}: {msg}")).with_prefix(digest.short());
-                self.all.add(bar).finish_with_message("Already exists");
+                bars::line(&self.all, digest.short(), "Already exists").finish();
             }
             PullEvent::LayerDone { digest } => {
                 if let Some(bar) = self.layers.get(digest) {
-                    end(bar, "Pull complete");
+                    bars::end(bar, "Pull complete".to_owned());
                 }
             }
             PullEvent::Started | PullEvent::Warning(_) => {}
         }
     }
-}
-
-fn end(bar: &ProgressBar, text: &'static str) {
-    bar.set_style(style("{prefix}: {msg}"));
-    bar.finish_with_message(text);
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("our templates are well-formed").progress_chars("=> ")
 }

@@ -3,8 +3,9 @@ use std::sync::{Mutex, PoisonError};
 
 use dhow_engine::{Engine, PushEvent};
 use dhow_oci::{DiffId, Platform, Reference};
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar};
 
+use super::bars;
 use crate::error::CliError;
 use crate::ui::Ui;
 
@@ -74,21 +75,25 @@ fn push(engine: &Engine, reference: &Reference, args: &PushArgs, ui: &mut Ui) ->
     Ok(())
 }
 
-/// The layers of an image on their way: living lines on a terminal, what became of each elsewhere.
+/// The layers of an image on their way: bars on a terminal, what became of each elsewhere.
 struct Display<'a>(Mutex<Inner<'a>>);
 
 struct Inner<'a> {
     ui: &'a mut Ui,
     quiet: bool,
-    bars: Option<(MultiProgress, BTreeMap<DiffId, ProgressBar>)>,
+    bars: Option<Bars>,
     /// The first error of printing; nobody can be told meanwhile.
     failed: Option<CliError>,
 }
 
+struct Bars {
+    all: MultiProgress,
+    layers: BTreeMap<DiffId, ProgressBar>,
+}
+
 impl<'a> Display<'a> {
     fn new(ui: &'a mut Ui, quiet: bool) -> Display<'a> {
-        let bars = || (MultiProgress::with_draw_target(ProgressDrawTarget::stdout()), BTreeMap::new());
-        let bars = (ui.is_terminal() && !quiet).then(bars);
+        let bars = (ui.is_terminal() && !quiet).then(|| Bars { all: bars::new(), layers: BTreeMap::new() });
         Display(Mutex::new(Inner { ui, quiet, bars, failed: None }))
     }
 
@@ -107,33 +112,49 @@ impl<'a> Display<'a> {
 
 impl Inner<'_> {
     fn show(&mut self, event: &PushEvent) -> Result<(), CliError> {
-        let (diff_id, text, is_end) = match event {
-            PushEvent::LayerStarted { diff_id } => (diff_id, "Pushing".to_owned(), false),
-            PushEvent::LayerExists { diff_id } => (diff_id, "Layer already exists".to_owned(), true),
-            PushEvent::LayerMounted { diff_id, from } => (diff_id, format!("Mounted from {from}"), true),
-            PushEvent::LayerPushed { diff_id } => (diff_id, "Pushed".to_owned(), true),
-        };
         if self.quiet {
             return Ok(());
         }
-        if let Some((all, bars)) = &mut self.bars {
-            let bar = bars.entry(*diff_id).or_insert_with(|| line(all, diff_id));
-            match is_end {
-                true => bar.finish_with_message(text),
-                false => bar.set_message(text),
-            }
+        if let Some(bars) = &mut self.bars {
+            bars.show(event);
             return Ok(());
         }
-        if is_end {
+        if let Some((diff_id, text)) = outcome(event) {
             self.ui.line(format_args!("{}: {text}", diff_id.digest().short()))?;
         }
         self.ui.flush()
     }
 }
 
-fn line(all: &MultiProgress, diff_id: &DiffId) -> ProgressBar {
-    let bar = all.add(ProgressBar::new_spinner());
-    bar.set_style(ProgressStyle::with_template("{prefix}: {msg}").expect("our templates are well-formed"));
-    bar.set_prefix(diff_id.digest().short());
-    bar
+impl Bars {
+    fn show(&mut self, event: &PushEvent) {
+        if let PushEvent::LayerStarted { diff_id } = event {
+            let line = bars::line(&self.all, diff_id.digest().short(), "Preparing");
+            self.layers.insert(*diff_id, line);
+        }
+        if let PushEvent::LayerProgress { diff_id, bytes, size_bytes } = event
+            && let Some(bar) = self.layers.get(diff_id)
+        {
+            if bar.length() != Some(*size_bytes) {
+                bar.set_message("Pushing");
+                bars::measure(bar, *size_bytes);
+            }
+            bar.set_position(*bytes);
+        }
+        if let Some((diff_id, text)) = outcome(event)
+            && let Some(bar) = self.layers.get(diff_id)
+        {
+            bars::end(bar, text);
+        }
+    }
+}
+
+/// What became of a layer, if this says so.
+fn outcome(event: &PushEvent) -> Option<(&DiffId, String)> {
+    match event {
+        PushEvent::LayerStarted { .. } | PushEvent::LayerProgress { .. } => None,
+        PushEvent::LayerExists { diff_id } => Some((diff_id, "Layer already exists".to_owned())),
+        PushEvent::LayerMounted { diff_id, from } => Some((diff_id, format!("Mounted from {from}"))),
+        PushEvent::LayerPushed { diff_id } => Some((diff_id, "Pushed".to_owned())),
+    }
 }
