@@ -22,7 +22,7 @@ use dhow_net::{DnsConfig, hosts, resolv_conf};
 #[cfg(not(test))]
 use dhow_runtime::launch_once;
 use dhow_runtime::{
-    Bundle, ContainerSpec, ExecStreams, ExitStatus, IdMap as ContainerIds, Interactive,
+    BindHow, Bundle, ContainerSpec, ExecStreams, ExitStatus, IdMap as ContainerIds, Interactive,
     MountSpec as ContainerMount, NamespaceChoice, Namespaces, OnceRequest, OutputStream, Propagation,
     RootMount, launch_interactive,
 };
@@ -263,6 +263,7 @@ fn container(
             target: target.to_owned(),
             readonly: true,
             propagation: Propagation::Private,
+            how: BindHow::default(),
         });
     }
     mounts.extend(ready.container.iter().cloned());

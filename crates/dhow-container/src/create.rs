@@ -2,22 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
 use dhow_net::ContainerPort;
 use dhow_oci::{ContainerConfig, Digest, ImageConfig};
-use dhow_runtime::{
-    ContainerSpec, IdMap, MountSpec as RuntimeMount, NamespaceChoice, Namespaces, Propagation, SeccompChoice,
-};
-use dhow_snapshot::{MountSpec, SnapshotName, Snapshotter as _};
-use dhow_store::{PutRecordError, Ref};
+use dhow_runtime::{ContainerSpec, IdMap, NamespaceChoice, Namespaces, SeccompChoice};
+use dhow_snapshot::{SnapshotName, Snapshotter as _};
+use dhow_store::{Lease, PutRecordError, Ref};
 
 use crate::containers::{Containers, snapshot_key};
 use crate::error::{CreateError, disk};
 use crate::files::ContainerFiles;
-use crate::mount::{BindPropagation, MountRequest, MountSource, check_target};
 use crate::name::{check_name, random_id, random_name, short_id};
-use crate::record::{ContainerRecord, Mount, MountKind};
+use crate::record::ContainerRecord;
 use crate::request::{CreateRequest, HostConfig, NetworkMode};
 use crate::volume::{self, Volumes, remove_dir};
 
@@ -55,7 +51,7 @@ impl Containers {
         let mut parents = self.images.layer_snapshots(&image.diff_ids)?;
         parents.reverse();
         let id = random_id()?;
-        let draft = Draft { containers: self, id: &id, volumes: Vec::new() };
+        let draft = Draft { containers: self, id: &id, lease: &lease, volumes: Vec::new(), refs: Vec::new() };
         let made = draft.make(request, wanted, image.id, base, &parents);
         drop(lease);
         let created = made.map(|name| Created { id, name })?;
@@ -67,11 +63,15 @@ impl Containers {
 }
 
 /// A container that is being made. What it has on disk goes if it fails.
-struct Draft<'a> {
-    containers: &'a Containers,
-    id: &'a str,
+pub(crate) struct Draft<'a> {
+    pub containers: &'a Containers,
+    pub id: &'a str,
+    /// Protects what it is made of until it is recorded.
+    pub lease: &'a Lease,
     /// Anonymous volumes made for it.
-    volumes: Vec<String>,
+    pub volumes: Vec<String>,
+    /// What else it keeps alive: images that are mounted.
+    pub refs: Vec<Ref>,
 }
 
 impl Draft<'_> {
@@ -108,7 +108,7 @@ impl Draft<'_> {
         let created = (containers.clock)().to_string();
         let config = merge(base.config, request);
         let view = snapshots.view(parents)?;
-        let mounts = self.mounts(request, &config, &view, &created)?;
+        let mounts = self.mounts(request, &config, &view)?;
         let (image_name, host) = (request.image.clone(), request.host.clone());
         let record = ContainerRecord { created, image, image_name, config, host, mounts };
         self.write_bundle(&record)?;
@@ -119,7 +119,7 @@ impl Draft<'_> {
         let bundle = self.containers.bundle(self.id);
         let files = ContainerFiles::new(&bundle, self.id, record);
         files.write()?;
-        let spec = spec(self.containers, self.id, record, &files).to_spec()?;
+        let spec = spec(self.containers, self.id, record, &files)?.to_spec()?;
         let path = bundle.config();
         let json = serde_json::to_vec(&spec).expect("an OCI configuration serializes");
         fs::write(&path, json).map_err(disk("write", &path))?;
@@ -137,6 +137,7 @@ impl Draft<'_> {
         let mut refs = vec![Ref::Image(record.image), Ref::Snapshot(self.id.into())];
         refs.extend(parents.iter().map(|parent| Ref::Snapshot(parent.to_string())));
         let volumes = record.volumes().map(|(name, _)| name.to_string());
+        refs.extend(self.refs.iter().cloned());
         refs.extend(volumes.map(|key| Ref::Record { kind: volume::KIND.into(), key }));
         let candidates: Vec<String> = match name {
             Some(name) => vec![name.into()],
@@ -155,72 +156,6 @@ impl Draft<'_> {
         Err(taken.expect("there was a candidate"))
     }
 
-    /// What is mounted: what the user asks for, then what other containers share, then the image's volumes.
-    fn mounts(
-        &mut self,
-        request: &CreateRequest,
-        config: &ContainerConfig,
-        image: &MountSpec,
-        created: &str,
-    ) -> Result<Vec<Mount>, CreateError> {
-        let mut mounts: Vec<Mount> = Vec::new();
-        let mut taken = BTreeSet::new();
-        for mount in &request.mounts {
-            if !taken.insert(mount.target.clone()) {
-                return Err(CreateError::DuplicateMount(mount.target.clone()));
-            }
-            mounts.push(self.mount(mount, image, created)?);
-        }
-        for (from, readonly) in &request.volumes_from {
-            let shared = self.containers.find(from)?.record.mounts;
-            let shared = shared.into_iter().filter(|mount| !matches!(mount.kind, MountKind::Tmpfs { .. }));
-            for mut mount in shared.filter(|mount| taken.insert(mount.target.clone())) {
-                mount.readonly |= readonly;
-                if let MountKind::Volume { anonymous, .. } = &mut mount.kind {
-                    *anonymous = false;
-                }
-                mounts.push(mount);
-            }
-        }
-        for target in config.volumes.keys() {
-            let target = check_target(target)?;
-            if taken.insert(target.clone()) {
-                let source = MountSource::Volume { name: None, no_copy: false };
-                mounts.push(self.mount(&MountRequest { target, readonly: false, source }, image, created)?);
-            }
-        }
-        Ok(mounts)
-    }
-
-    fn mount(
-        &mut self,
-        request: &MountRequest,
-        image: &MountSpec,
-        created: &str,
-    ) -> Result<Mount, CreateError> {
-        let kind = match &request.source {
-            MountSource::Bind { path, create, propagation } => {
-                ensure_source(path, *create)?;
-                MountKind::Bind { source: path.clone(), propagation: *propagation }
-            }
-            MountSource::Volume { name, no_copy } => {
-                let anonymous = name.is_none();
-                let name = name.clone().map_or_else(random_id, Ok)?;
-                let volumes = Volumes::new(self.containers.store());
-                volumes.ensure(&name, anonymous.then_some(self.id), created)?;
-                if anonymous {
-                    self.volumes.push(name.clone());
-                }
-                if !no_copy {
-                    volumes.fill(&name, image, &request.target, &self.containers.images.apply_options())?;
-                }
-                MountKind::Volume { name, anonymous }
-            }
-            MountSource::Tmpfs { options } => MountKind::Tmpfs { options: options.clone() },
-        };
-        Ok(Mount { target: request.target.clone(), readonly: request.readonly, kind })
-    }
-
     /// Best effort: the error to be told is another one, and what stays has no record, so `sweep` finds it.
     fn undo(&self) {
         let containers = self.containers;
@@ -229,17 +164,6 @@ impl Draft<'_> {
         for name in &self.volumes {
             let _ = Volumes::new(containers.store()).remove_unused(name);
         }
-    }
-}
-
-fn ensure_source(path: &Path, create: bool) -> Result<(), CreateError> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => match create {
-            true => Ok(fs::create_dir_all(path).map_err(disk("create", path))?),
-            false => Err(CreateError::BindSource(path.into())),
-        },
-        Err(error) => Err(disk("look at", path)(error).into()),
     }
 }
 
@@ -292,13 +216,14 @@ fn spec(
     id: &str,
     record: &ContainerRecord,
     files: &ContainerFiles,
-) -> ContainerSpec {
+) -> Result<ContainerSpec, CreateError> {
     let (config, host) = (&record.config, &record.host);
-    let volumes = Volumes::new(containers.store());
     let own = |is_host: bool| if is_host { NamespaceChoice::Host } else { NamespaceChoice::Private };
     let mut mounts = files.mounts();
-    mounts.extend(record.mounts.iter().map(|mount| runtime_mount(mount, &volumes)));
-    ContainerSpec {
+    for mount in &record.mounts {
+        mounts.push(containers.runtime_mount(mount)?);
+    }
+    Ok(ContainerSpec {
         id: id.into(),
         args: record.args(),
         env: config.env.clone(),
@@ -328,32 +253,7 @@ fn spec(
         shm_bytes: host.shm_bytes,
         id_map: containers.images.user_namespace().map(IdMap::of_known),
         ..ContainerSpec::default()
-    }
-}
-
-fn runtime_mount(mount: &Mount, volumes: &Volumes<'_>) -> RuntimeMount {
-    let bind = |source, propagation| RuntimeMount::Bind {
-        source,
-        target: mount.target.clone(),
-        readonly: mount.readonly,
-        propagation,
-    };
-    match &mount.kind {
-        MountKind::Bind { source, propagation: BindPropagation::Rprivate } => {
-            bind(source.clone(), Propagation::Private)
-        }
-        MountKind::Bind { source, propagation: BindPropagation::Rslave } => {
-            bind(source.clone(), Propagation::Slave)
-        }
-        MountKind::Volume { name, .. } => bind(volumes.data_dir(name), Propagation::Private),
-        MountKind::Tmpfs { options } => {
-            let mut options = options.clone();
-            if mount.readonly {
-                options.push("ro".into());
-            }
-            RuntimeMount::Tmpfs { target: mount.target.clone(), options }
-        }
-    }
+    })
 }
 
 /// What a container calls itself.

@@ -7,6 +7,7 @@ use dhow_image::{EnsureError, FindError as FindImageError, FindToRunError, ReadI
 use dhow_snapshot::SnapshotError;
 use dhow_store::{DatabaseError, LeaseError};
 
+use crate::local_driver::VolumeOptionError;
 use crate::mount::MountError;
 use crate::name::InvalidName;
 use crate::request::LimitsError;
@@ -86,6 +87,22 @@ pub enum CreateError {
     /// The source of a bind mount is not there.
     #[error("invalid mount config for type \"bind\": bind source path does not exist: {}", .0.display())]
     BindSource(PathBuf),
+    /// Labels of files cannot be changed.
+    #[error(
+        "cannot relabel {}: this dhow sets no SELinux labels; leave out z and Z and use chcon, or --security-opt \
+         label=disable where the policy allows it", .0.display()
+    )]
+    Relabel(PathBuf),
+    /// Mounts made later could not show on the other side.
+    #[error("path {} is mounted on {mounted} but it is not a {word} mount", path.display())]
+    Propagation {
+        /// The source.
+        path: PathBuf,
+        /// The mount it is on.
+        mounted: String,
+        /// What it would have to be.
+        word: &'static str,
+    },
     /// A container whose volumes were wanted.
     #[error(transparent)]
     Find(#[from] FindError),
@@ -152,15 +169,89 @@ pub enum VolumeError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// No driver of this name.
+    #[error("error looking up volume plugin {0}: plugin \"{0}\" not found")]
+    Driver(String),
+    /// The driver does not understand what it is told.
+    #[error("create {name}")]
+    Options {
+        /// The volume.
+        name: String,
+        /// What it does not understand.
+        source: VolumeOptionError,
+    },
+    /// Mounting for all containers to see is for root.
+    #[error("volume {0} is a file system to be mounted, and that needs root: only type=none,o=bind does not")]
+    NeedsRoot(String),
+    /// One letter is no name.
+    #[error("volume name is too short, names should be at least two alphanumeric characters")]
+    ShortName,
+    /// A name that no volume can have.
+    #[error("create {name}")]
+    Name {
+        /// The name.
+        name: String,
+        /// Why.
+        source: MountError,
+    },
+    /// What is behind it cannot be mounted.
+    #[error(
+        "error while mounting volume '{}': failed to mount local volume: mount {device}:{}",
+        data.display(), data.display()
+    )]
+    Mount {
+        /// What is mounted.
+        device: String,
+        /// Where.
+        data: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The system has no random numbers.
+    #[error("cannot make a name: {0}")]
+    Random(getrandom::Error),
     /// The record was refused.
     #[error(transparent)]
     Record(#[from] dhow_store::PutRecordError),
+    /// It cannot be looked at.
+    #[error(transparent)]
+    Find(#[from] FindVolumeError),
     /// The disk failed us.
     #[error(transparent)]
     Io(#[from] DiskError),
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),
+}
+
+/// Why a volume is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FindVolumeError {
+    /// There is none of this name.
+    #[error("get {0}: no such volume")]
+    NotFound(String),
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+/// Why a volume was not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveVolumesError {
+    /// There is no such volume.
+    #[error(transparent)]
+    Find(#[from] FindVolumeError),
+    /// Containers have it.
+    #[error("remove {name}: volume is in use - [{users}]")]
+    InUse {
+        /// The volume.
+        name: String,
+        /// The containers.
+        users: String,
+    },
+    /// The store or the disk failed.
+    #[error(transparent)]
+    Remove(RemoveError),
 }
 
 /// Why a container was not started.
@@ -178,9 +269,18 @@ pub enum StartError {
     /// It is being held.
     #[error("cannot start a paused container, try unpause instead")]
     Paused,
+    /// A volume cannot be mounted.
+    #[error(transparent)]
+    Volume(Box<VolumeError>),
     /// The disk failed us.
     #[error(transparent)]
     Io(#[from] DiskError),
+}
+
+impl From<VolumeError> for StartError {
+    fn from(error: VolumeError) -> Self {
+        StartError::Volume(Box::new(error))
+    }
 }
 
 impl StartError {

@@ -19,6 +19,7 @@ impl Containers {
 
     /// Tells that a container was started. Its shim may have told already, or that it ended.
     pub(crate) fn tell_start(&self, container: &Container, started_at: &str) {
+        self.tell_volumes(container, "mount", started_at);
         self.write(&start(container, started_at).into_iter().collect::<Vec<_>>());
     }
 
@@ -30,6 +31,9 @@ impl Containers {
             started_at.iter().filter_map(|started_at| start(&container, started_at)).collect();
         events.extend(end(&container, status, started_at.as_deref()));
         self.write(&events);
+        self.tell_volumes(&container, "unmount", &status.finished_at);
+        // What stays mounted is found by the next `sweep`.
+        let _ = self.release_volumes(&container);
     }
 
     fn write(&self, events: &[Event]) {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dhow_net::DnsConfig;
-use dhow_runtime::{Bundle, MountSpec, Propagation};
+use dhow_runtime::{BindHow, Bundle, MountSpec, Propagation};
 
 use crate::create::hostname_of;
 use crate::error::{DiskError, disk};
@@ -88,6 +88,7 @@ impl<'a> ContainerFiles<'a> {
             target: target.into(),
             readonly: false,
             propagation: Propagation::Private,
+            how: BindHow::default(),
         };
         vec![
             mount(self.resolv_conf(), "/etc/resolv.conf"),

@@ -7,14 +7,17 @@
 mod commit;
 mod containers;
 mod create;
+mod create_mounts;
 mod error;
 mod events;
 mod exec;
 mod export;
 mod files;
 mod freeze;
+mod local_driver;
 mod logs;
 mod mount;
+mod mount_flag;
 mod name;
 mod network;
 mod record;
@@ -24,20 +27,24 @@ mod signal;
 mod start;
 mod usage;
 mod volume;
+mod volumes;
 
 pub use commit::CommitRequest;
 pub use containers::{Containers, running_inits};
 pub use create::Created;
 pub use error::{
-    CommitError, CreateError, DiskError, FindError, LogsError, RemoveError, RenameError, SignalError,
-    StartError, VolumeError,
+    CommitError, CreateError, DiskError, FindError, FindVolumeError, LogsError, RemoveError,
+    RemoveVolumesError, RenameError, SignalError, StartError, VolumeError,
 };
 pub use exec::ExecError;
 pub use export::ExportError;
+pub use local_driver::VolumeOptionError;
 pub use logs::{LogLine, LogsOptions};
 pub use mount::{
-    BindPropagation, MountError, MountRequest, MountSource, parse_mount, parse_tmpfs, parse_volume,
+    BindOptions, BindPropagation, BindRecursion, MountError, MountRequest, MountSource, Relabel, VolumeMount,
+    parse_tmpfs, parse_volume,
 };
+pub use mount_flag::parse_mount;
 pub use name::{InvalidName, check_name, short_id};
 pub use network::{BridgeRequest, HostsFile, NetworkRequest, default_network, setup as set_up_network};
 pub use record::{Container, ContainerRecord, Mount, MountKind, State};
@@ -49,3 +56,4 @@ pub use request::{
 pub use signal::{AttachError, RestartError, StopOptions};
 pub use start::exited;
 pub use usage::VolumeUsage;
+pub use volumes::{ANONYMOUS_LABEL, Volume, VolumeRequest};

@@ -1,5 +1,6 @@
 //! Volumes, bind mounts and temporary file systems, as people write them: `-v` and `--mount`.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -24,32 +25,117 @@ pub enum MountSource {
         path: PathBuf,
         /// Make a folder if nothing is there.
         create: bool,
-        /// Whether mounts made later on the host show in the container.
-        propagation: BindPropagation,
+        /// How it is mounted.
+        how: BindOptions,
     },
     /// A volume.
-    Volume {
-        /// Its name; `None` is an anonymous one.
-        name: Option<String>,
-        /// Leave an empty one empty instead of filling it from the image.
-        no_copy: bool,
-    },
+    Volume(VolumeMount),
     /// An empty file system in memory.
     Tmpfs {
         /// Such as `size=64m`.
         options: Vec<String>,
     },
+    /// The files of an image, to be read only.
+    Image {
+        /// The image, as the user wrote it.
+        image: String,
+        /// What of it is shown; empty is all.
+        subpath: String,
+    },
 }
 
-/// Whether mounts made later on the host show in the container.
+/// How a file or folder of the host is mounted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BindOptions {
+    /// Whether mounts made later show on the other side.
+    pub propagation: BindPropagation,
+    /// What becomes of what is mounted below.
+    pub recursion: BindRecursion,
+    /// The files are to be given a label that containers may use, one of their own or a common one.
+    pub relabel: Option<Relabel>,
+}
+
+/// Labels of files, where a security module asks for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Relabel {
+    /// For all containers: `z`.
+    Shared,
+    /// For this container alone: `Z`.
+    Own,
+}
+
+/// What becomes of what is mounted below a bind mount's source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BindRecursion {
+    /// It shows, and is read-only if the mount is.
+    #[default]
+    Enabled,
+    /// It does not show.
+    Disabled,
+    /// It shows and stays writable in a read-only mount.
+    Writable,
+    /// It shows and has to be read-only.
+    Readonly,
+}
+
+/// A volume to be mounted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeMount {
+    /// Its name; `None` is an anonymous one.
+    pub name: Option<String>,
+    /// Leave an empty one empty instead of filling it from the image.
+    pub no_copy: bool,
+    /// What of it is shown; empty is all.
+    pub subpath: String,
+    /// Its driver if it has to be made; empty is `local`.
+    pub driver: String,
+    /// Its labels if it has to be made.
+    pub labels: BTreeMap<String, String>,
+    /// What its driver is told if it has to be made.
+    pub options: BTreeMap<String, String>,
+}
+
+/// Whether mounts made later on one side show on the other, and with the letter `r` what is mounted below, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BindPropagation {
     /// No.
     #[default]
     Rprivate,
-    /// Yes.
+    /// No.
+    Private,
+    /// Those of the host.
     Rslave,
+    /// Those of the host.
+    Slave,
+    /// Both ways.
+    Rshared,
+    /// Both ways.
+    Shared,
+}
+
+impl BindPropagation {
+    const ALL: [BindPropagation; 6] =
+        [Self::Rprivate, Self::Private, Self::Rslave, Self::Slave, Self::Rshared, Self::Shared];
+
+    /// Docker's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Rprivate => "rprivate",
+            Self::Private => "private",
+            Self::Rslave => "rslave",
+            Self::Slave => "slave",
+            Self::Rshared => "rshared",
+            Self::Shared => "shared",
+        }
+    }
+
+    pub(crate) fn of_word(word: &str) -> Option<BindPropagation> {
+        Self::ALL.into_iter().find(|known| known.word() == word)
+    }
 }
 
 /// Why a text does not describe a mount.
@@ -88,9 +174,15 @@ pub enum MountError {
         /// What is wrong.
         reason: String,
     },
-    /// Something this version cannot do.
-    #[error("{0} is not supported yet")]
-    Unsupported(String),
+    /// Options of a tmpfs that it does not have.
+    #[error("invalid tmpfs option [\"{0}\"]")]
+    Tmpfs(String),
+    /// A part of a volume or image that is said to lie outside of it.
+    #[error("invalid mount config for type \"{0}\": subpath must be a relative path within the {0}")]
+    Subpath(&'static str),
+    /// Mounts of another system.
+    #[error("a mount of type {0} is not for Linux containers of a single host")]
+    Foreign(String),
 }
 
 /// Reads what `-v` takes: `[source:]target[:options]`. A relative source starts with a dot and is below `folder`.
@@ -106,13 +198,24 @@ pub fn parse_volume(text: &str, folder: &Path) -> Result<MountRequest, MountErro
     if target.is_empty() || source == Some("") {
         return Err(form());
     }
+    let modes_text = modes;
     let modes = Modes::parse(modes)?;
     let source = match source {
-        None => MountSource::Volume { name: None, no_copy: modes.no_copy },
         Some(path) if path.starts_with('/') || path.starts_with('.') || path.starts_with('~') => {
-            MountSource::Bind { path: absolute(path, folder), create: true, propagation: modes.propagation }
+            if modes.no_copy {
+                return Err(MountError::Mode(modes_text.into()));
+            }
+            let (propagation, relabel) = (modes.propagation.unwrap_or_default(), modes.relabel);
+            let how = BindOptions { propagation, relabel, ..BindOptions::default() };
+            MountSource::Bind { path: absolute(path, folder), create: true, how }
         }
-        Some(name) => MountSource::Volume { name: Some(volume_name(name)?.into()), no_copy: modes.no_copy },
+        // What is in a volume is nobody else's business, so nothing is mounted there by others.
+        _ if modes.propagation.is_some() => return Err(MountError::Mode(modes_text.into())),
+        name => MountSource::Volume(VolumeMount {
+            name: name.map(volume_name).transpose()?.map(String::from),
+            no_copy: modes.no_copy,
+            ..VolumeMount::default()
+        }),
     };
     Ok(MountRequest { target: check_target(target)?, readonly: modes.readonly, source })
 }
@@ -121,119 +224,42 @@ pub fn parse_volume(text: &str, folder: &Path) -> Result<MountRequest, MountErro
 struct Modes {
     readonly: bool,
     no_copy: bool,
-    propagation: BindPropagation,
+    propagation: Option<BindPropagation>,
+    relabel: Option<Relabel>,
 }
 
 impl Modes {
+    /// Each kind of mode may be said once.
     fn parse(text: &str) -> Result<Modes, MountError> {
-        let mut modes = Modes::default();
+        let (mut modes, mut access, mut consistency) = (Modes::default(), 0, 0);
+        let (mut copies, mut propagations, mut labels) = (0, 0, 0);
         for mode in text.split(',').filter(|mode| !mode.is_empty()) {
             match mode {
-                "ro" => modes.readonly = true,
-                "nocopy" => modes.no_copy = true,
-                "rslave" | "slave" => modes.propagation = BindPropagation::Rslave,
-                // The defaults; what only matters to SELinux, which is not there; hints for Docker Desktop.
-                "rw" | "z" | "Z" | "rprivate" | "private" | "cached" | "delegated" | "consistent" => {}
-                "shared" | "rshared" => {
-                    return Err(MountError::Unsupported(format!("mount propagation {mode}")));
+                "ro" | "rw" => {
+                    modes.readonly = mode == "ro";
+                    access += 1;
                 }
-                _ => return Err(MountError::Mode(text.into())),
-            }
-        }
-        Ok(modes)
-    }
-}
-
-/// Reads what `--mount` takes: `type=bind,source=/a,target=/b,readonly`.
-pub fn parse_mount(text: &str, folder: &Path) -> Result<MountRequest, MountError> {
-    let mut fields = MountFields::default();
-    for field in text.split(',') {
-        let (key, value) = field.split_once('=').map_or((field, None), |(key, value)| (key, Some(value)));
-        fields.set(text, &key.to_ascii_lowercase(), value)?;
-    }
-    fields.finish(text, folder)
-}
-
-#[derive(Default)]
-struct MountFields<'a> {
-    kind: Option<&'a str>,
-    source: Option<&'a str>,
-    target: Option<&'a str>,
-    readonly: bool,
-    no_copy: bool,
-    create: bool,
-    propagation: BindPropagation,
-    tmpfs: Vec<String>,
-}
-
-impl<'a> MountFields<'a> {
-    fn set(&mut self, text: &str, key: &str, value: Option<&'a str>) -> Result<(), MountError> {
-        let wrong = |reason: String| MountError::Mount { text: text.into(), reason };
-        let flag = || match value {
-            None | Some("true" | "1") => Ok(true),
-            Some("false" | "0") => Ok(false),
-            Some(value) => Err(wrong(format!("invalid value for '{key}': {value}"))),
-        };
-        match key {
-            "readonly" | "ro" => self.readonly = flag()?,
-            "volume-nocopy" => self.no_copy = flag()?,
-            "bind-create-src" => self.create = flag()?,
-            _ => {
-                let value =
-                    value.ok_or_else(|| wrong(format!("invalid field '{key}' must be a key=value pair")))?;
-                match key {
-                    "type" => self.kind = Some(value),
-                    "source" | "src" => self.source = Some(value),
-                    "target" | "dst" | "destination" => self.target = Some(value),
-                    "bind-propagation" if value == "rprivate" || value == "private" => {}
-                    "bind-propagation" if value == "rslave" || value == "slave" => {
-                        self.propagation = BindPropagation::Rslave;
-                    }
-                    "bind-recursive" if value == "enabled" => {}
-                    "consistency" => {}
-                    "tmpfs-size" | "tmpfs-mode" => {
-                        self.tmpfs.push(format!("{}={value}", &key["tmpfs-".len()..]))
-                    }
-                    "volume-driver" if value == "local" => {}
-                    "bind-propagation" | "bind-recursive" | "bind-nonrecursive" | "volume-driver"
-                    | "volume-opt" | "volume-label" | "volume-subpath" | "image-subpath" => {
-                        return Err(MountError::Unsupported(format!("--mount {key}={value}")));
-                    }
-                    _ => {
-                        let (text, key, value) = (text.into(), key.into(), value.into());
-                        return Err(MountError::Key { text, key, value });
-                    }
+                "nocopy" => {
+                    modes.no_copy = true;
+                    copies += 1;
+                }
+                "z" | "Z" => {
+                    modes.relabel = Some(if mode == "z" { Relabel::Shared } else { Relabel::Own });
+                    labels += 1;
+                }
+                // Hints for Docker Desktop.
+                "cached" | "delegated" | "consistent" => consistency += 1,
+                word => {
+                    let known = BindPropagation::of_word(word);
+                    modes.propagation = Some(known.ok_or_else(|| MountError::Mode(text.into()))?);
+                    propagations += 1;
                 }
             }
         }
-        Ok(())
-    }
-
-    fn finish(self, text: &str, folder: &Path) -> Result<MountRequest, MountError> {
-        let wrong = |reason: &str| MountError::Mount { text: text.into(), reason: reason.into() };
-        let target = self.target.ok_or_else(|| wrong("target is required"))?;
-        let kind = self.kind.unwrap_or("volume");
-        if !self.tmpfs.is_empty() && kind != "tmpfs" {
-            return Err(wrong(&format!("cannot mix 'tmpfs-*' options with mount type '{kind}'")));
+        match [access, consistency, copies, propagations, labels].iter().all(|count| *count <= 1) {
+            true => Ok(modes),
+            false => Err(MountError::Mode(text.into())),
         }
-        let source = match kind {
-            "bind" => {
-                let source = self.source.ok_or_else(|| wrong("source is required for a bind mount"))?;
-                let path = absolute(source, folder);
-                MountSource::Bind { path, create: self.create, propagation: self.propagation }
-            }
-            "volume" => {
-                let name = self.source.map(volume_name).transpose()?.map(String::from);
-                MountSource::Volume { name, no_copy: self.no_copy }
-            }
-            "tmpfs" if self.source.is_some() => return Err(wrong("a tmpfs has no source")),
-            "tmpfs" => MountSource::Tmpfs { options: self.tmpfs },
-            "image" | "npipe" | "cluster" => {
-                return Err(MountError::Unsupported(format!("a mount of type {kind}")));
-            }
-            _ => return Err(wrong(&format!("invalid mount type: {kind}"))),
-        };
-        Ok(MountRequest { target: check_target(target)?, readonly: self.readonly, source })
     }
 }
 
@@ -244,7 +270,41 @@ pub fn parse_tmpfs(text: &str) -> Result<MountRequest, MountError> {
         options.split(',').filter(|option| !option.is_empty()).map(String::from).collect();
     let readonly = options.iter().any(|option| option == "ro");
     options.retain(|option| option != "ro" && option != "rw");
+    check_tmpfs(&options)?;
     Ok(MountRequest { target: check_target(target)?, readonly, source: MountSource::Tmpfs { options } })
+}
+
+/// What can be said of a tmpfs.
+fn check_tmpfs(options: &[String]) -> Result<(), MountError> {
+    const WORDS: [&str; 18] = [
+        "nosuid",
+        "suid",
+        "nodev",
+        "dev",
+        "noexec",
+        "exec",
+        "sync",
+        "async",
+        "dirsync",
+        "mand",
+        "nomand",
+        "atime",
+        "noatime",
+        "diratime",
+        "nodiratime",
+        "relatime",
+        "strictatime",
+        "defaults",
+    ];
+    const KEYS: [&str; 7] = ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"];
+    let is_known = |option: &&String| match option.split_once('=') {
+        Some((key, value)) => KEYS.contains(&key) && !value.is_empty(),
+        None => WORDS.contains(&option.as_str()),
+    };
+    match options.iter().find(|option| !is_known(option)) {
+        Some(unknown) => Err(MountError::Tmpfs(unknown.clone())),
+        None => Ok(()),
+    }
 }
 
 /// A volume's name.
@@ -270,7 +330,7 @@ pub(crate) fn check_target(text: &str) -> Result<String, MountError> {
     }
 }
 
-fn absolute(text: &str, folder: &Path) -> PathBuf {
+pub(crate) fn absolute(text: &str, folder: &Path) -> PathBuf {
     clean(&folder.join(text))
 }
 
@@ -295,10 +355,6 @@ mod tests {
         describe(parse_volume(text, Path::new("/work")))
     }
 
-    fn mount(text: &str) -> String {
-        describe(parse_mount(text, Path::new("/work")))
-    }
-
     fn describe(parsed: Result<MountRequest, MountError>) -> String {
         match parsed {
             Ok(MountRequest { target, readonly, source }) => {
@@ -311,49 +367,48 @@ mod tests {
 
     #[test]
     fn a_volume_flag_means_what_its_source_looks_like() {
-        let bind = |path: &str| format!("Bind {{ path: {path:?}, create: true, propagation: Rprivate }}");
+        let bind = |path: &str| {
+            let how = BindOptions::default();
+            format!("{:?}", MountSource::Bind { path: path.into(), create: true, how })
+        };
         assert_eq!(volume("/a:/b"), format!("{} at /b rw", bind("/a")));
         assert_eq!(volume("./src:/app/:ro"), format!("{} at /app ro", bind("/work/src")));
-        assert_eq!(volume("../x:/b:z"), format!("{} at /b rw", bind("/x")));
-        assert_eq!(volume("data:/b:ro,nocopy"), "Volume { name: Some(\"data\"), no_copy: true } at /b ro");
-        assert_eq!(volume("/data"), "Volume { name: None, no_copy: false } at /data rw");
+        assert_eq!(volume("../x:/b:cached"), format!("{} at /b rw", bind("/x")));
+        let named = |name: Option<&str>, no_copy| {
+            let name = name.map(String::from);
+            format!("{:?}", MountSource::Volume(VolumeMount { name, no_copy, ..VolumeMount::default() }))
+        };
+        assert_eq!(volume("data:/b:ro,nocopy"), format!("{} at /b ro", named(Some("data"), true)));
+        assert_eq!(volume("/data"), format!("{} at /data rw", named(None, false)));
+        assert!(
+            volume("/a:/b:Z,rshared")
+                .contains("propagation: Rshared, recursion: Enabled, relabel: Some(Own)")
+        );
     }
 
     #[test]
     fn a_wrong_volume_flag_is_told_why() {
         assert_eq!(volume(":/b"), "invalid volume specification: ':/b'");
         assert_eq!(volume("/a:/b:ro:x"), "invalid volume specification: '/a:/b:ro:x'");
-        assert_eq!(
-            volume("/a:b"),
-            "invalid mount path: 'b' mount path must be absolute and not the root directory"
-        );
-        assert_eq!(
-            volume("/a:/b/.."),
-            "invalid mount path: '/b/..' mount path must be absolute and not the root directory"
-        );
-        assert_eq!(volume("/a:/b:fast"), "invalid mode: fast");
+        let target = |path: &str| {
+            format!("invalid mount path: '{path}' mount path must be absolute and not the root directory")
+        };
+        assert_eq!(volume("/a:b"), target("b"));
+        assert_eq!(volume("/a:/b/.."), target("/b/.."));
+        for mode in ["fast", "ro,rw", "z,Z", "rslave,rshared", "nocopy"] {
+            assert_eq!(volume(&format!("/a:/b:{mode}")), format!("invalid mode: {mode}"));
+        }
+        assert_eq!(volume("data:/b:rslave"), "invalid mode: rslave");
         assert!(
             volume("src/x:/b").starts_with("\"src/x\" includes invalid characters for a local volume name")
         );
     }
 
     #[test]
-    fn a_mount_flag_is_read_field_by_field() {
-        assert_eq!(
-            mount("type=bind,src=/a,dst=/b,ro"),
-            "Bind { path: \"/a\", create: false, propagation: Rprivate } at /b ro"
-        );
-        assert_eq!(
-            mount("source=data,target=/b"),
-            "Volume { name: Some(\"data\"), no_copy: false } at /b rw"
-        );
-        assert_eq!(mount("type=tmpfs,target=/t,tmpfs-size=1m"), "Tmpfs { options: [\"size=1m\"] } at /t rw");
-        assert_eq!(
-            mount("type=bind,target=/b,colour=red"),
-            "invalid argument \"type=bind,target=/b,colour=red\" for \"--mount\" flag: \
-             unexpected key 'colour' in 'colour=red'"
-        );
-        assert!(mount("type=bind,src=/a").ends_with("target is required"));
-        assert_eq!(mount("type=image,src=x,target=/b"), "a mount of type image is not supported yet");
+    fn a_tmpfs_flag_takes_what_tmpfs_knows() {
+        let tmpfs = |text: &str| describe(parse_tmpfs(text));
+        assert_eq!(tmpfs("/t:size=1m,exec,ro"), "Tmpfs { options: [\"size=1m\", \"exec\"] } at /t ro");
+        assert_eq!(tmpfs("/t:fast"), "invalid tmpfs option [\"fast\"]");
+        assert_eq!(tmpfs("/t:size="), "invalid tmpfs option [\"size=\"]");
     }
 }

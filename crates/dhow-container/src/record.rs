@@ -8,7 +8,7 @@ use dhow_oci::{ContainerConfig, Digest};
 use dhow_runtime::ExitStatus;
 use serde::{Deserialize, Serialize};
 
-use crate::mount::BindPropagation;
+use crate::mount::BindOptions;
 use crate::request::HostConfig;
 
 /// The body of a container's record: all that was decided when it was made.
@@ -47,8 +47,9 @@ pub enum MountKind {
     Bind {
         /// Its path.
         source: PathBuf,
-        /// Whether later mounts show.
-        propagation: BindPropagation,
+        /// How it is mounted.
+        #[serde(flatten)]
+        how: BindOptions,
     },
     /// A volume.
     Volume {
@@ -56,11 +57,23 @@ pub enum MountKind {
         name: String,
         /// It was made for this container and goes with it.
         anonymous: bool,
+        /// What of it is shown; empty is all.
+        #[serde(default)]
+        subpath: String,
     },
     /// An empty file system in memory.
     Tmpfs {
         /// Mount options.
         options: Vec<String>,
+    },
+    /// The files of an image, to be read only.
+    Image {
+        /// The image as the user wrote it.
+        name: String,
+        /// Its ID.
+        image: Digest,
+        /// What of it is shown; empty is all.
+        subpath: String,
     },
 }
 
@@ -97,7 +110,7 @@ impl ContainerRecord {
     /// The volumes it uses.
     pub fn volumes(&self) -> impl Iterator<Item = (&str, bool)> {
         self.mounts.iter().filter_map(|mount| match &mount.kind {
-            MountKind::Volume { name, anonymous } => Some((name.as_str(), *anonymous)),
+            MountKind::Volume { name, anonymous, .. } => Some((name.as_str(), *anonymous)),
             _ => None,
         })
     }

@@ -96,7 +96,11 @@ impl Containers {
         self.discard_remains(&container.id)?;
         self.tell(container, "destroy", &[]);
         if with_volumes {
-            anonymous.iter().try_for_each(|name| volumes.remove_unused(name))?;
+            for name in anonymous {
+                if volumes.remove_unused(name)? {
+                    self.tell_volume(name, "destroy", &[("driver", "local")]);
+                }
+            }
         }
         Ok(())
     }
@@ -175,6 +179,7 @@ impl Containers {
                 volumes.remove_unused(&name)?;
             }
         }
+        self.release_forgotten_volumes()?;
         Ok(volumes.sweep_folders()?)
     }
 

@@ -71,6 +71,7 @@ impl Containers {
             State::Exited { .. } => drop(self.wait_for_shim(&id)?),
         }
         let request = self.shim_request(&container)?;
+        let _held = self.mount_volumes(&container)?;
         let shared = lock.as_ref().map(File::try_clone).transpose();
         let shared = shared.map_err(disk("lock", self.bundle(&id).dir()))?.map(OwnedFd::from);
         match spawn(&request, shared) {

@@ -1,18 +1,18 @@
 //! What containers and volumes take, and the removal of those that nobody uses.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use dhow_snapshot::Snapshotter as _;
-use dhow_store::Ref;
 
 use crate::containers::{Containers, snapshot_key};
 use crate::error::{DiskError, FindError, RemoveError, disk};
 use crate::record::{Container, State};
-use crate::volume::{KIND as VOLUME, Volumes};
+use crate::volume::Volumes;
+use crate::volumes::Volume;
 
 /// A volume and what it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct VolumeUsage {
     pub created: String,
     /// It was made without being given a name.
     pub anonymous: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
     /// How many containers use it.
     pub links: usize,
     /// Bytes of its files.
@@ -42,14 +44,13 @@ impl Containers {
 
     /// The volumes and what each takes.
     pub fn volume_usage(&self) -> Result<Vec<VolumeUsage>, FindError> {
-        let volumes = Volumes::new(self.store());
         let mut usage = Vec::new();
-        for (name, created, anonymous) in volumes.list()? {
-            let target = Ref::Record { kind: VOLUME.to_owned(), key: name.clone() };
-            let links = self.store().holders(&target)?.0.len();
-            let folder = volumes.data_dir(&name);
+        for volume in self.volumes()? {
+            let folder = volume.mountpoint.clone();
             let size_bytes = folder_bytes(&folder).map_err(disk("measure", &folder))?;
-            usage.push(VolumeUsage { name, folder, created, anonymous, links, size_bytes });
+            let (anonymous, links) = (volume.is_anonymous(), volume.users.len());
+            let Volume { name, created, labels, .. } = volume;
+            usage.push(VolumeUsage { name, folder, created, anonymous, labels, links, size_bytes });
         }
         Ok(usage)
     }
@@ -83,12 +84,13 @@ impl Containers {
         let volumes = Volumes::new(self.store());
         let (mut removed, mut bytes) = (Vec::new(), 0);
         for volume in self.volume_usage()?.into_iter().filter(|volume| volume.links == 0 && fits(volume)) {
-            volumes.remove_unused(&volume.name)?;
-            if !volume.folder.exists() {
+            if volumes.remove_unused(&volume.name)? {
+                self.tell_volume(&volume.name, "destroy", &[("driver", "local")]);
                 bytes += volume.size_bytes;
                 removed.push(volume.name);
             }
         }
+        self.tell_volume("", "prune", &[("reclaimed", &bytes.to_string())]);
         Ok((removed, bytes))
     }
 }

@@ -1,5 +1,6 @@
 //! Volumes: folders that outlive containers.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use dhow_sys::overlay::Options;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{DiskError, VolumeError, disk};
+use crate::local_driver::Backing;
 use crate::name::is_id;
 
 /// The kind of volumes' records.
@@ -21,13 +23,17 @@ pub(crate) const KIND: &str = "volume";
 const PIPE_BUFFER_BYTES: usize = 64 * 1024;
 
 /// The body of a volume's record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct VolumeRecord {
-    created: String,
+    pub created: String,
     /// It was made without being given a name.
-    anonymous: bool,
+    pub anonymous: bool,
     /// The container it was made for and goes with. `None`: it was named, or has outlived its container.
-    made_for: Option<String>,
+    pub made_for: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    /// What the driver was told.
+    pub options: BTreeMap<String, String>,
 }
 
 /// The volumes of a store.
@@ -45,22 +51,37 @@ impl<'s> Volumes<'s> {
         self.dir(name).join("_data")
     }
 
-    /// Makes a volume unless it is there; an anonymous one for the container that it goes with.
-    pub(crate) fn ensure(
-        &self,
-        name: &str,
-        made_for: Option<&str>,
-        created: &str,
-    ) -> Result<(), VolumeError> {
-        if self.records().get(name)?.is_none() {
-            let (anonymous, made_for) = (made_for.is_some(), made_for.map(String::from));
-            let record = VolumeRecord { created: created.into(), anonymous, made_for };
-            let body = serde_json::to_string(&record).expect("plain data serializes");
+    /// Makes a volume unless it is there. True: it was made.
+    pub(crate) fn ensure(&self, name: &str, record: &VolumeRecord) -> Result<bool, VolumeError> {
+        let made = self.records().get(name)?.is_none();
+        if made {
+            let body = serde_json::to_string(record).expect("plain data serializes");
             self.records().put(name, Some(name), &body, &[])?;
         }
         // After the record: a folder without one is rubbish, a record without a folder is mended here.
         let data = self.data_dir(name);
-        Ok(fs::create_dir_all(&data).map_err(disk("create", &data))?)
+        fs::create_dir_all(&data).map_err(disk("create", &data))?;
+        Ok(made)
+    }
+
+    /// A volume's record. One that cannot be read is as good as empty: it takes room all the same, and was given
+    /// its name as far as we know.
+    pub(crate) fn record(&self, name: &str) -> Result<Option<VolumeRecord>, DatabaseError> {
+        Ok(self.records().get(name)?.map(|record| read(&record.body)))
+    }
+
+    /// What is behind a volume. Options were checked when it was made; those of nobody are a folder's.
+    pub(crate) fn backing(&self, name: &str) -> Result<Backing, DatabaseError> {
+        let options = self.record(name)?.unwrap_or_default().options;
+        Ok(Backing::of(&options).unwrap_or_default())
+    }
+
+    /// The folder of the host that shows a volume's files, while they are mounted if they have to be.
+    pub(crate) fn source(&self, name: &str) -> Result<PathBuf, DatabaseError> {
+        Ok(match self.backing(name)? {
+            Backing::Bind(bind) => bind.device,
+            Backing::Folder | Backing::Mount(_) => self.data_dir(name),
+        })
     }
 
     /// Fills an empty volume with what the image has at `target`, attributes of the folder included.
@@ -72,15 +93,21 @@ impl<'s> Volumes<'s> {
         options: &ApplyOptions,
     ) -> Result<(), VolumeError> {
         let (dir, data) = (self.dir(name), self.data_dir(name));
+        let failed = |source| VolumeError::Copy { name: name.into(), target: target.into(), source };
+        match self.backing(name)? {
+            Backing::Folder => {}
+            // It may be on another disk, and was there before us: it is filled where it lies.
+            Backing::Bind(bind) if is_empty(&bind.device).map_err(disk("read", &bind.device))? => {
+                return copy_folder(image, target, &bind.device, options).map(drop).map_err(failed);
+            }
+            // What is mounted for a while only is not worth filling, or somebody else's.
+            Backing::Bind(_) | Backing::Mount(_) => return Ok(()),
+        }
         if !is_empty(&data).map_err(disk("read", &data))? {
             return Ok(());
         }
         let new = dir.join(format!("_new-{}", std::process::id()));
-        let copied = copy_folder(image, target, &new, options).map_err(|source| VolumeError::Copy {
-            name: name.into(),
-            target: target.into(),
-            source,
-        });
+        let copied = copy_folder(image, target, &new, options).map_err(failed);
         // Over an empty folder a rename is one step; one that somebody filled meanwhile stays as it is.
         let renamed = copied.and_then(|copied| match copied.then(|| fs::rename(&new, &data)) {
             Some(Err(error)) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
@@ -104,18 +131,9 @@ impl<'s> Volumes<'s> {
         }
     }
 
-    /// All volumes: name, when it was made, and whether it was given no name.
-    pub(crate) fn list(&self) -> Result<Vec<(String, String, bool)>, DatabaseError> {
-        let read = |record: Record| {
-            let body = serde_json::from_str::<VolumeRecord>(&record.body);
-            let (created, anonymous) = body.map_or_else(
-                // One that cannot be read takes room all the same; it was given its name as far as we know.
-                |_| (String::new(), false),
-                |body| (body.created, body.anonymous),
-            );
-            (record.key, created, anonymous)
-        };
-        Ok(self.records().list()?.into_iter().map(read).collect())
+    /// All volumes by name.
+    pub(crate) fn list(&self) -> Result<Vec<(String, VolumeRecord)>, DatabaseError> {
+        Ok(self.records().list()?.into_iter().map(|record| (record.key, read(&record.body))).collect())
     }
 
     /// The anonymous volumes that go with their containers, each with its container.
@@ -141,22 +159,34 @@ impl<'s> Volumes<'s> {
         Ok(())
     }
 
-    /// Removes a volume that no container uses; one that is used stays.
-    pub(crate) fn remove_unused(&self, name: &str) -> Result<(), RemoveVolumeError> {
-        match self.records().remove(name) {
-            Err(RemoveRecordError::InUse { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-            Ok(_) => Ok(remove_dir(&self.dir(name))?),
+    /// Removes a volume that no container uses; one that is used stays. True: it was there and is gone.
+    pub(crate) fn remove_unused(&self, name: &str) -> Result<bool, RemoveVolumeError> {
+        match self.remove(name) {
+            Err(RemoveVolumeError::Record(RemoveRecordError::InUse { .. })) => Ok(false),
+            result => result,
         }
     }
 
-    fn records(&self) -> RecordStore<'s> {
+    /// Removes a volume. True: it was there.
+    pub(crate) fn remove(&self, name: &str) -> Result<bool, RemoveVolumeError> {
+        let record = self.records().remove(name)?;
+        // Before anything is removed by name: what is mounted there is not ours to delete.
+        self.unmount(name)?;
+        remove_dir(&self.dir(name))?;
+        Ok(record.is_some())
+    }
+
+    pub(crate) fn records(&self) -> RecordStore<'s> {
         self.store.records(KIND)
     }
 
-    fn dir(&self, name: &str) -> PathBuf {
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
         self.store.root().join("volumes").join(name)
     }
+}
+
+fn read(body: &str) -> VolumeRecord {
+    serde_json::from_str(body).unwrap_or_default()
 }
 
 /// Why a volume was not removed.
@@ -196,7 +226,10 @@ fn copy_folder(
         }
         Err(error) => return Err(error.into()),
     };
-    fs::create_dir(new)?;
+    match fs::create_dir(new) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+        _ => {}
+    }
     copy_tree(Path::new(&proc_path(&folder)), new, options)?;
     let stat = root.stat(relative)?;
     let new = Root::open(new)?;

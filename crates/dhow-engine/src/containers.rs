@@ -7,12 +7,14 @@ use dhow_oci::{Digest, ImageConfig, Platform, Reference};
 
 pub use dhow_build::ChangeError;
 pub use dhow_container::{
-    AttachError, BindPropagation, CommitError, CommitRequest, Container, ContainerRecord, Containers,
-    CreateError, CreateRequest, Created, DiskError, DnsOptions, ExecError, ExportError, FindError,
-    HostConfig, InvalidName, Limits, LimitsError, LogConfig, LogLine, LogsError, LogsOptions, Mount,
-    MountError, MountKind, MountRequest, MountSource, NetworkMode, NetworkModeError, RemoveError,
-    RemoveOptions, RenameError, RestartError, SignalError, StartError, State, StopOptions, Ulimit,
-    UlimitError, VolumeUsage, parse_mount, parse_tmpfs, parse_volume, short_id,
+    ANONYMOUS_LABEL, AttachError, BindOptions, BindPropagation, BindRecursion, CommitError, CommitRequest,
+    Container, ContainerRecord, Containers, CreateError, CreateRequest, Created, DiskError, DnsOptions,
+    ExecError, ExportError, FindError, FindVolumeError, HostConfig, InvalidName, Limits, LimitsError,
+    LogConfig, LogLine, LogsError, LogsOptions, Mount, MountError, MountKind, MountRequest, MountSource,
+    NetworkMode, NetworkModeError, Relabel, RemoveError, RemoveOptions, RemoveVolumesError, RenameError,
+    RestartError, SignalError, StartError, State, StopOptions, Ulimit, UlimitError, Volume, VolumeError,
+    VolumeMount, VolumeOptionError, VolumeRequest, VolumeUsage, parse_mount, parse_tmpfs, parse_volume,
+    short_id,
 };
 pub use dhow_image::FindError as FindImageError;
 pub use dhow_net::{
@@ -111,6 +113,7 @@ impl Engine {
         let source = |mount: &Mount| match &mount.kind {
             MountKind::Bind { source, .. } => Some(source.clone()),
             MountKind::Volume { name, .. } => Some(containers.volume_path(name)),
+            MountKind::Image { name, .. } => Some(name.into()),
             MountKind::Tmpfs { .. } => None,
         };
         Ok(ContainerDetails {

@@ -35,6 +35,14 @@ pub struct Label {
 }
 
 impl Label {
+    /// Reads `name` or `name=value`.
+    pub fn parse(text: &str) -> Label {
+        match text.split_once('=') {
+            Some((name, value)) => Label { name: name.to_owned(), value: Some(value.to_owned()) },
+            None => Label { name: text.to_owned(), value: None },
+        }
+    }
+
     /// Whether it is among `labels`.
     pub fn is_in(&self, labels: &BTreeMap<String, String>) -> bool {
         let found = labels.get(&self.name);

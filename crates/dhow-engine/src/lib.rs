@@ -20,6 +20,7 @@ mod settings;
 mod system;
 mod usage;
 pub mod userns;
+mod volumes;
 
 use std::sync::{Arc, OnceLock};
 
@@ -65,6 +66,7 @@ pub use manifest_list::{ListEntry, ManifestList, ManifestListError, PlatformChan
 pub use settings::Settings;
 pub use system::{SystemInfo, SystemInfoError};
 pub use usage::{ContainerUsage, DiskUsage, DiskUsageError, ImageUsage, PruneAll, PruneAllError, PrunedAll};
+pub use volumes::{PruneContainers, PruneVolumes, Pruned};
 
 /// Everything dhow can do.
 pub struct Engine {

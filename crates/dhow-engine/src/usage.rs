@@ -178,9 +178,9 @@ impl Engine {
             .prune(&|container| fits(seconds(&container.record.created), &container.record.config.labels))?;
         (pruned.containers, pruned.bytes) = (ids, bytes);
         if prune.volumes {
-            let nothing = BTreeMap::new();
-            let (names, bytes) = containers
-                .prune_volumes(&|volume| volume.anonymous && fits(seconds(&volume.created), &nothing))?;
+            let (names, bytes) = containers.prune_volumes(&|volume| {
+                volume.anonymous && fits(seconds(&volume.created), &volume.labels)
+            })?;
             pruned.volumes = names;
             pruned.bytes += bytes;
         }
@@ -218,7 +218,7 @@ fn parts(image: &Image) -> BTreeSet<Ref> {
 }
 
 /// Seconds since 1970 of a time in RFC 3339; 0 if it is none.
-fn seconds(text: &str) -> i64 {
+pub(crate) fn seconds(text: &str) -> i64 {
     text.parse::<jiff::Timestamp>().map_or(0, |time| time.as_second())
 }
 

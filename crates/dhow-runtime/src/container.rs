@@ -107,6 +107,21 @@ pub enum Propagation {
     Private,
     /// From the host to the container.
     Slave,
+    /// Both ways, as far as the host shares the mount that the source is on.
+    Shared,
+}
+
+/// What of a bind mount is said once in a while.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BindHow {
+    /// Without what is mounted below the source.
+    pub flat: bool,
+    /// What is mounted below stays writable where it was.
+    pub flat_readonly: bool,
+    /// Propagation is that of the topmost mount alone.
+    pub flat_propagation: bool,
+    /// What of the source is shown, links followed within it; empty is all.
+    pub subpath: String,
 }
 
 /// One mount a user asked for.
@@ -122,6 +137,8 @@ pub enum MountSpec {
         readonly: bool,
         /// How later mounts show.
         propagation: Propagation,
+        /// The rest.
+        how: BindHow,
     },
     /// An empty file system in memory.
     Tmpfs {

@@ -32,8 +32,8 @@ pub use attach::{AttachEnd, AttachStreams, Attached, SignalProxy};
 pub use bundle::{Bundle, RunDir};
 pub use client::{init_of, is_alive, signal, spawn_shim, spawn_shim_attached, state, wait};
 pub use container::{
-    ContainerSpec, IdMap, IdRange, MountSpec, NamespaceChoice, Namespaces, Propagation, Resources, Rlimit,
-    SeccompChoice,
+    BindHow, ContainerSpec, IdMap, IdRange, MountSpec, NamespaceChoice, Namespaces, Propagation, Resources,
+    Rlimit, SeccompChoice,
 };
 pub use exec::{ExecEnd, ExecStreams, exec};
 pub use memory::{InMemory, MemoryFile, MemoryVariable};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use dhow_engine::containers::{
-    BindPropagation, BoundPort, Container, ContainerDetails, ContainerPort, ExitStatus, HostConfig, HostPort,
-    LogConfig, Mount, MountKind, NetworkMode, PortMapping, State, short_id,
+    BoundPort, Container, ContainerDetails, ContainerPort, ExitStatus, HostConfig, HostPort, LogConfig,
+    Mount, MountKind, NetworkMode, PortMapping, Relabel, State, short_id,
 };
 use dhow_template::units::human_duration;
 use jiff::Timestamp;
@@ -345,10 +345,12 @@ fn binds(mounts: &[Mount]) -> Value {
     let text = |mount: &Mount| {
         let source = match &mount.kind {
             MountKind::Bind { source, .. } => source.display().to_string(),
-            MountKind::Volume { name, anonymous: false } => name.clone(),
+            MountKind::Volume { name, anonymous: false, .. } => name.clone(),
             _ => return None,
         };
-        Some(format!("{source}:{}{}", mount.target, if mount.readonly { ":ro" } else { "" }))
+        let mode = mode(mount);
+        let colon = if mode.is_empty() { "" } else { ":" };
+        Some(format!("{source}:{}{colon}{mode}", mount.target))
     };
     list(&mounts.iter().filter_map(text).collect::<Vec<_>>())
 }
@@ -363,10 +365,10 @@ fn tmpfs(mounts: &[Mount]) -> Value {
 
 fn mount_point(mount: &Mount, source: Option<String>) -> Value {
     let (kind, name, driver, propagation) = match &mount.kind {
-        MountKind::Bind { propagation: BindPropagation::Rprivate, .. } => ("bind", None, None, "rprivate"),
-        MountKind::Bind { propagation: BindPropagation::Rslave, .. } => ("bind", None, None, "rslave"),
+        MountKind::Bind { how, .. } => ("bind", None, None, how.propagation.word()),
         MountKind::Volume { name, .. } => ("volume", Some(name), Some("local"), ""),
         MountKind::Tmpfs { .. } => ("tmpfs", None, None, ""),
+        MountKind::Image { .. } => ("image", None, None, ""),
     };
     let mut value = json!({ "Type": kind });
     if let (Some(name), Some(driver)) = (name, driver) {
@@ -378,10 +380,22 @@ fn mount_point(mount: &Mount, source: Option<String>) -> Value {
         value["Source"] = source.unwrap_or_default().into();
         value["Destination"] = mount.target.as_str().into();
     }
-    value["Mode"] = if mount.readonly { "ro" } else { "" }.into();
-    value["RW"] = (!mount.readonly).into();
+    let is_image = matches!(mount.kind, MountKind::Image { .. });
+    value["Mode"] = mode(mount).into();
+    value["RW"] = (!mount.readonly && !is_image).into();
     value["Propagation"] = propagation.into();
     value
+}
+
+/// What stands behind the second colon of `-v`.
+fn mode(mount: &Mount) -> String {
+    let relabel = match &mount.kind {
+        MountKind::Bind { how, .. } => how.relabel,
+        _ => None,
+    };
+    let label = relabel.map(|relabel| if relabel == Relabel::Own { "Z" } else { "z" });
+    let words: Vec<&str> = mount.readonly.then_some("ro").into_iter().chain(label).collect();
+    words.join(",")
 }
 
 /// What was asked for, by container port.

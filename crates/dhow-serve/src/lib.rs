@@ -9,3 +9,4 @@ pub mod event;
 pub mod image;
 pub mod subrequest;
 pub mod system;
+pub mod volume;

@@ -45,6 +45,8 @@ pub enum Propagation {
     Private,
     /// From the original to the copy.
     Slave,
+    /// Mounts made on one side show on the other, both ways.
+    Shared,
 }
 
 /// Makes a file system of type `kind`, mounted nowhere yet.
@@ -104,6 +106,7 @@ pub fn set_attributes(mount: BorrowedFd<'_>, attributes: Attributes, recursive: 
             None => 0,
             Some(Propagation::Private) => libc::MS_PRIVATE,
             Some(Propagation::Slave) => libc::MS_SLAVE,
+            Some(Propagation::Shared) => libc::MS_SHARED,
         },
         userns_fd: 0,
     };
@@ -129,6 +132,7 @@ pub fn isolate_mounts(propagation: Propagation) -> io::Result<()> {
     let kind = match propagation {
         Propagation::Private => MountPropagationFlags::PRIVATE,
         Propagation::Slave => MountPropagationFlags::DOWNSTREAM,
+        Propagation::Shared => MountPropagationFlags::SHARED,
     };
     Ok(rustix::mount::mount_change("/", kind | MountPropagationFlags::REC)?)
 }
@@ -146,4 +150,58 @@ pub fn pivot_root(root: BorrowedFd<'_>) -> io::Result<()> {
 /// Takes the topmost mount off `path`, at once for newcomers and for good when nobody uses it any more.
 pub fn detach(path: impl AsRef<OsStr>) -> io::Result<()> {
     Ok(rustix::mount::unmount(path.as_ref(), UnmountFlags::DETACH)?)
+}
+
+/// A mount as mount(8) is told of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Classic<'a> {
+    /// What is mounted.
+    pub source: &'a str,
+    /// Where.
+    pub target: &'a Path,
+    /// The file system's name.
+    pub kind: &'a str,
+    /// Words with commas between them: flags everybody knows, the rest for the file system.
+    pub options: &'a str,
+}
+
+/// Mounts for everybody in this mount namespace to see.
+pub fn mount_classic(mount: &Classic<'_>) -> io::Result<()> {
+    use rustix::mount::MountFlags as Flags;
+    let (mut flags, mut data) = (Flags::empty(), Vec::new());
+    for word in mount.options.split(',').filter(|word| !word.is_empty()) {
+        let (flag, on) = match word {
+            "ro" => (Flags::RDONLY, true),
+            "rw" => (Flags::RDONLY, false),
+            "nosuid" => (Flags::NOSUID, true),
+            "suid" => (Flags::NOSUID, false),
+            "nodev" => (Flags::NODEV, true),
+            "dev" => (Flags::NODEV, false),
+            "noexec" => (Flags::NOEXEC, true),
+            "exec" => (Flags::NOEXEC, false),
+            "noatime" => (Flags::NOATIME, true),
+            "nodiratime" => (Flags::NODIRATIME, true),
+            "relatime" => (Flags::RELATIME, true),
+            "strictatime" => (Flags::STRICTATIME, true),
+            "sync" => (Flags::SYNCHRONOUS, true),
+            "defaults" | "async" | "atime" => continue,
+            other => {
+                data.push(other);
+                continue;
+            }
+        };
+        flags.set(flag, on);
+    }
+    let data = std::ffi::CString::new(data.join(","))?;
+    Ok(rustix::mount::mount(mount.source, mount.target, mount.kind, flags, Some(data.as_c_str()))?)
+}
+
+/// Whether something is mounted on exactly this path, as this process sees it.
+pub fn is_mount_point(path: &Path) -> io::Result<bool> {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
+    let stat = match rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS) {
+        Err(rustix::io::Errno::NOENT) => return Ok(false),
+        stat => stat?,
+    };
+    Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }

@@ -43,7 +43,7 @@ enum Command {
     Import(commands::import::ImportArgs),
     /// Show what there is to know about this machine and this dhow
     Info(commands::info::InfoArgs),
-    /// Show everything about containers and images
+    /// Show everything about containers, images and volumes
     Inspect(commands::inspect::InspectArgs),
     /// Load images from a tar archive
     Load(commands::load::LoadArgs),
@@ -110,6 +110,8 @@ enum Command {
     Stop(commands::stop::StopArgs),
     /// Let the processes of paused containers go on
     Unpause(commands::unpause::UnpauseArgs),
+    /// Manage volumes
+    Volume(commands::volume::VolumeArgs),
     /// Wait until containers end, and print their exit codes
     Wait(commands::wait::WaitArgs),
     /// Open a shell where a step of a build failed
@@ -246,6 +248,7 @@ fn dispatch(command: Command, ui: &mut Ui) -> Result<u8, CliError> {
         Command::Start(args) => commands::start::run(&args, &open()?, ui),
         Command::Stop(args) => commands::stop::run(&args, &open()?, ui),
         Command::Unpause(args) => commands::unpause::run(&args, &open()?, ui),
+        Command::Volume(args) => commands::volume::run(&args, &open()?, ui),
         Command::Wait(args) => commands::wait::run(&args, &open()?, ui),
         Command::Debug(args) => commands::debug::run(&args, &open()?, ui),
         Command::Build(args) => commands::build::run(*args, &open()?, ui),

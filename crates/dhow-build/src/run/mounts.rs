@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dhow_oci::Digest;
-use dhow_runtime::{InMemory, MemoryFile, MountSpec as ContainerMount, Propagation};
+use dhow_runtime::{BindHow, InMemory, MemoryFile, MountSpec as ContainerMount, Propagation};
 use dhow_snapshot::{OverlaySnapshotter, Prepared, SnapshotKey, Snapshotter as _};
 use dhow_solver::{FactKind, Facts, VertexId};
 use dhow_sys::beneath::{Owner, Root, Time};
@@ -95,6 +95,7 @@ impl Agent<'_> {
             target: target.to_owned(),
             readonly: false,
             propagation: Propagation::Private,
+            how: BindHow::default(),
         });
         if ready.env.is_empty() {
             ready.env.push(format!("{AGENT_VARIABLE}={target}"));
@@ -249,6 +250,7 @@ impl<'a> Executor<'a> {
                     target,
                     readonly,
                     propagation: Propagation::Private,
+                    how: BindHow::default(),
                 });
                 ready.copies.push(copy);
                 return Ok(());
@@ -338,6 +340,7 @@ impl<'a> Executor<'a> {
                 target: mount.target.clone(),
                 readonly: cache.readonly,
                 propagation: Propagation::Private,
+                how: BindHow::default(),
             });
             if let Some(held) = held {
                 ready._held.push(Box::new(held));

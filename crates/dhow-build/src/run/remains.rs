@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use dhow_image::Images;
-use dhow_runtime::{MountSpec as ContainerMount, Propagation};
+use dhow_runtime::{BindHow, MountSpec as ContainerMount, Propagation};
 use dhow_snapshot::{MountSpec, SnapshotError, SnapshotKey, SnapshotName, Snapshotter as _};
 use dhow_sys::userns::IdMap;
 
@@ -43,6 +43,7 @@ impl<'a> MountRemains<'a> {
                         target: target.clone(),
                         readonly: *readonly,
                         propagation: Propagation::Private,
+                        how: BindHow::default(),
                     });
                 }
                 SessionMount::Folder { target, .. } | SessionMount::Gone { target } => {
@@ -84,6 +85,7 @@ impl<'a> MountRemains<'a> {
                         target: target.clone(),
                         readonly: *readonly,
                         propagation: Propagation::Private,
+                        how: BindHow::default(),
                     });
                 }
                 SessionMount::Secret { target, id, env, mode, uid, gid } => {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use dhow_container::{
     CommitRequest, CreateError, MountRequest, MountSource, RemoveError, RemoveOptions, State, StopOptions,
+    VolumeMount,
 };
 use dhow_net::PortMapping;
 
@@ -239,7 +240,7 @@ fn a_volume_is_filled_from_the_image_and_outlives_containers() {
     let volume = MountRequest {
         target: "/data".into(),
         readonly: false,
-        source: MountSource::Volume { name: Some("kept".into()), no_copy: false },
+        source: MountSource::Volume(VolumeMount { name: Some("kept".into()), ..VolumeMount::default() }),
     };
     let with_volume = |name: &str, script: &str| {
         let mut request = world.request(name, script);

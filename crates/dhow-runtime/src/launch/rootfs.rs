@@ -18,6 +18,7 @@ use rustix::mount::MountAttrFlags;
 
 use super::device;
 use super::step::Step;
+use crate::spec::SUBPATH;
 use crate::{MemoryFile, RootMount, StartError};
 
 /// What the root file system is made of.
@@ -49,12 +50,14 @@ pub(super) struct Rootfs {
 impl Plan<'_> {
     /// Builds the file system. The calling process must be alone in its mount namespace.
     pub(super) fn build(&self) -> Result<Rootfs, StartError> {
+        // Before this process's mounts are cut off from the host's: these stay peers of theirs.
+        let shared = self.shared_binds()?;
         mount::isolate_mounts(Propagation::Slave).step("cannot isolate mounts")?;
         let mut rootfs = Rootfs { root: self.mount_root()?, devpts: None };
         // A file of the container's own /proc would do for masking too, but the image could have replaced it.
         let null = open_null()?;
         for entry in self.spec.mounts().iter().flatten() {
-            let fd = self.mount(&rootfs, entry).map_err(|error| in_mount(entry, error))?;
+            let fd = self.mount(&rootfs, entry, &shared).map_err(|error| in_mount(entry, error))?;
             match entry.typ().as_deref() {
                 Some("devpts") => rootfs.devpts = fd,
                 Some("tmpfs") if entry.destination() == Path::new("/dev") => self.populate_dev(&rootfs)?,
@@ -64,6 +67,31 @@ impl Plan<'_> {
         self.mount_memory(&rootfs)?;
         self.restrict(&rootfs, &null)?;
         Ok(rootfs)
+    }
+
+    /// The sources of bind mounts that show mounts made later on both sides.
+    fn shared_binds(&self) -> Result<Vec<(PathBuf, OwnedFd)>, StartError> {
+        let mut shared = Vec::new();
+        for entry in self.spec.mounts().iter().flatten() {
+            let options = Options::parse(entry.options().as_deref().unwrap_or_default());
+            if options.bind && matches!(options.propagation, Some((Propagation::Shared, _))) {
+                let tree = self.bind_source(entry, &options).map_err(|error| in_mount(entry, error))?;
+                shared.push((entry.destination().clone(), tree));
+            }
+        }
+        Ok(shared)
+    }
+
+    /// A copy of what a bind mount shows.
+    fn bind_source(&self, entry: &Mount, options: &Options) -> io::Result<OwnedFd> {
+        let source = entry.source().as_deref().unwrap_or(Path::new(""));
+        match options.subpath() {
+            None => mount::copy_tree_at(source, options.recursive),
+            Some(subpath) => {
+                let open = Root::open(source)?.open_with(Path::new(subpath), rustix::fs::OFlags::PATH)?;
+                mount::copy_tree(open.as_fd(), options.recursive)
+            }
+        }
     }
 
     /// Stacks folders and shows what lies at `subpath`.
@@ -167,17 +195,25 @@ impl Plan<'_> {
     }
 
     /// Mounts one entry and returns the mounted file system's root.
-    fn mount(&self, rootfs: &Rootfs, entry: &Mount) -> io::Result<Option<OwnedFd>> {
-        let options = Options::parse(entry.options().as_deref().unwrap_or_default())?;
+    fn mount(
+        &self,
+        rootfs: &Rootfs,
+        entry: &Mount,
+        shared: &[(PathBuf, OwnedFd)],
+    ) -> io::Result<Option<OwnedFd>> {
+        let options = Options::parse(entry.options().as_deref().unwrap_or_default());
         let kind = entry.typ().as_deref().unwrap_or_default();
         if kind == "cgroup" || kind == "cgroup2" {
             return self.mount_cgroup(rootfs, entry.destination(), &options).map(|()| None);
         }
         let fd = match kind {
             _ if options.bind => {
-                let source = entry.source().as_deref().unwrap_or(Path::new(""));
-                let tree = mount::copy_tree_at(source, options.recursive)?;
-                mount::set_attributes(tree.as_fd(), options.attributes, options.recursive)?;
+                let opened = shared.iter().find(|(destination, _)| destination == entry.destination());
+                let tree = match opened {
+                    Some((_, tree)) => tree.try_clone()?,
+                    None => self.bind_source(entry, &options)?,
+                };
+                options.set_on(&tree)?;
                 tree
             }
             "proc" | "sysfs" if self.is_hosts(kind) => host_view(kind, &options)?,
@@ -304,20 +340,51 @@ fn forget_volatile(work: &Path) {
 struct Options {
     bind: bool,
     recursive: bool,
+    /// Read-only goes for what is mounted below, too.
+    readonly_below: bool,
     attributes: Attributes,
+    /// How later mounts show, and whether below as well.
+    propagation: Option<(Propagation, bool)>,
     /// What the file system itself understands.
     data: Vec<(String, Option<String>)>,
 }
 
 impl Options {
-    fn parse(options: &[String]) -> io::Result<Self> {
+    fn parse(options: &[String]) -> Self {
         let attributes = Attributes::propagation(Propagation::Private);
-        let mut parsed = Options { bind: false, recursive: false, attributes, data: Vec::new() };
-        options.iter().try_for_each(|option| parsed.add(option))?;
-        Ok(parsed)
+        let mut parsed = Options {
+            bind: false,
+            recursive: false,
+            readonly_below: false,
+            attributes,
+            propagation: None,
+            data: Vec::new(),
+        };
+        options.iter().for_each(|option| parsed.add(option));
+        parsed
     }
 
-    fn add(&mut self, option: &str) -> io::Result<()> {
+    /// What of the source is shown, if not all.
+    fn subpath(&self) -> Option<&str> {
+        self.data.iter().find(|(key, _)| key == SUBPATH)?.1.as_deref()
+    }
+
+    /// Gives the copy of a bind mount's source its attributes.
+    fn set_on(&self, tree: &OwnedFd) -> io::Result<()> {
+        let (propagation, deep) = self.propagation.unwrap_or((Propagation::Private, true));
+        // A copy of a shared mount is shared, and making it so again would part it from its peers.
+        if propagation != Propagation::Shared {
+            mount::set_attributes(
+                tree.as_fd(),
+                Attributes::propagation(propagation),
+                deep && self.recursive,
+            )?;
+        }
+        let attributes = Attributes { propagation: None, ..self.attributes };
+        mount::set_attributes(tree.as_fd(), attributes, self.readonly_below && self.recursive)
+    }
+
+    fn add(&mut self, option: &str) {
         use MountAttrFlags as Flags;
         let (flag, on) = match option {
             "ro" | "rro" => (Flags::MOUNT_ATTR_RDONLY, true),
@@ -332,31 +399,28 @@ impl Options {
             "noatime" => (Flags::MOUNT_ATTR_NOATIME, true),
             "strictatime" => (Flags::MOUNT_ATTR_STRICTATIME, true),
             "nodiratime" => (Flags::MOUNT_ATTR_NODIRATIME, true),
-            "relatime" | "defaults" | "" => return Ok(()),
+            "relatime" | "defaults" | "" => return,
             other => return self.add_other(other),
         };
+        self.readonly_below |= option == "rro";
         self.attributes.set.set(flag, on);
-        Ok(())
     }
 
-    fn add_other(&mut self, option: &str) -> io::Result<()> {
+    fn add_other(&mut self, option: &str) {
+        let mut propagate = |propagation| {
+            self.propagation = Some((propagation, option.starts_with("rp") || option.starts_with("rs")));
+        };
         match option {
             "bind" => self.bind = true,
             "rbind" => (self.bind, self.recursive) = (true, true),
-            "private" | "rprivate" => self.attributes.propagation = Some(Propagation::Private),
-            "slave" | "rslave" => self.attributes.propagation = Some(Propagation::Slave),
-            "shared" | "rshared" | "unbindable" | "runbindable" => {
-                return Err(io::Error::new(
-                    io::ErrorKind::Unsupported,
-                    format!("mount propagation {option:?} is not supported, use rprivate or rslave"),
-                ));
-            }
+            "private" | "rprivate" => propagate(Propagation::Private),
+            "slave" | "rslave" => propagate(Propagation::Slave),
+            "shared" | "rshared" => propagate(Propagation::Shared),
             option => match option.split_once('=') {
                 Some((key, value)) => self.data.push((key.into(), Some(value.into()))),
                 None => self.data.push((option.into(), None)),
             },
         }
-        Ok(())
     }
 
     fn data(&self) -> Vec<(&str, Option<&str>)> {

@@ -11,13 +11,18 @@ use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 use crate::container::{
-    ContainerSpec, IdRange, MountSpec, NamespaceChoice, Propagation, Resources, Rlimit, SeccompChoice,
+    BindHow, ContainerSpec, IdRange, MountSpec, NamespaceChoice, Propagation, Resources, Rlimit,
+    SeccompChoice,
 };
 
 /// The annotation that asks for our own init as process 1.
 pub(crate) const ANNOTATION_INIT: &str = "build.dhow.init";
 /// The annotation with supplementary groups by name or number, separated by commas.
 pub(crate) const ANNOTATION_GROUPS: &str = "build.dhow.groups";
+
+/// The option of a bind mount that says what of its source is shown. As the name's beginning tells, it is for whoever
+/// makes the mount and not for the kernel.
+pub(crate) const SUBPATH: &str = "x-dhow.subpath";
 
 /// The parent of all cgroups of containers.
 const CGROUP_PARENT: &str = "/dhow";
@@ -220,14 +225,9 @@ impl MountSpec {
 fn user_mount(mount: &MountSpec) -> Result<Value, SpecError> {
     let destination = absolute(mount.target())?;
     Ok(match mount {
-        MountSpec::Bind { source, readonly, propagation, .. } => {
-            let access = if *readonly { "ro" } else { "rw" };
-            let propagation = match propagation {
-                Propagation::Private => "rprivate",
-                Propagation::Slave => "rslave",
-            };
-            json!({ "destination": destination, "type": "bind", "source": source,
-                    "options": ["rbind", access, propagation] })
+        MountSpec::Bind { source, readonly, propagation, how, .. } => {
+            let options = bind_options(*readonly, *propagation, how);
+            json!({ "destination": destination, "type": "bind", "source": source, "options": options })
         }
         MountSpec::Tmpfs { options, .. } => {
             let options = [vec!["noexec".into(), "nosuid".into(), "nodev".into()], options.clone()].concat();
@@ -237,6 +237,27 @@ fn user_mount(mount: &MountSpec) -> Result<Value, SpecError> {
             overlay_mount(destination, lowers, upper, subpath)
         }
     })
+}
+
+fn bind_options(readonly: bool, propagation: Propagation, how: &BindHow) -> Vec<String> {
+    let access = match readonly {
+        true if how.flat || how.flat_readonly => "ro",
+        // What is mounted below is not writable either.
+        true => "rro",
+        false => "rw",
+    };
+    let word = match propagation {
+        Propagation::Private => "private",
+        Propagation::Slave => "slave",
+        Propagation::Shared => "shared",
+    };
+    let deep = if how.flat_propagation { "" } else { "r" };
+    let bind = if how.flat { "bind" } else { "rbind" };
+    let mut options = vec![bind.to_owned(), access.to_owned(), format!("{deep}{word}")];
+    if !how.subpath.is_empty() {
+        options.push(format!("{SUBPATH}={}", how.subpath));
+    }
+    options
 }
 
 /// The options are those of the new mount API, one a folder: `lowerdir=a:b` could not tell a colon in a name.

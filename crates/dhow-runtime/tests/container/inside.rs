@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use dhow_runtime::{
-    IdMap, IdRange, MemoryFile, MemoryVariable, MountSpec, Propagation, Rlimit, SeccompChoice, StartError,
+    BindHow, IdMap, IdRange, MemoryFile, MemoryVariable, MountSpec, Propagation, Rlimit, SeccompChoice,
+    StartError,
 };
 
 use crate::world::World;
@@ -188,6 +189,7 @@ fn volumes_are_mounted() {
         target: target.into(),
         readonly,
         propagation: Propagation::Private,
+        how: BindHow::default(),
     };
     let world = world.with(|spec| {
         spec.mounts = vec![
@@ -277,6 +279,7 @@ fn links_in_the_image_lead_nowhere_outside() {
             target,
             readonly: true,
             propagation: Propagation::Private,
+            how: BindHow::default(),
         }];
         spec.cwd = "/escape/cwd".into();
     });

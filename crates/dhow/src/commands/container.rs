@@ -2,8 +2,8 @@ use clap::Subcommand;
 use dhow_engine::Engine;
 
 use super::{
-    attach, commit, container_inspect, create, exec, export, kill, logs, pause, port, ps, rename, restart,
-    rm, run as run_command, start, stop, unpause, wait,
+    attach, commit, container_inspect, container_prune, create, exec, export, kill, logs, pause, port, ps,
+    rename, restart, rm, run as run_command, start, stop, unpause, wait,
 };
 use crate::error::CliError;
 use crate::ui::Ui;
@@ -41,6 +41,8 @@ enum ContainerCommand {
     Pause(pause::PauseArgs),
     /// List the published ports of a container
     Port(port::PortArgs),
+    /// Remove all containers that do not run
+    Prune(container_prune::ContainerPruneArgs),
     /// Give a container another name
     Rename(rename::RenameArgs),
     /// Stop and start containers
@@ -73,6 +75,7 @@ pub(crate) fn run(args: &ContainerArgs, engine: &Engine, ui: &mut Ui) -> Result<
         ContainerCommand::Ls(args) => ps::run(args, engine, ui),
         ContainerCommand::Pause(args) => pause::run(args, engine, ui),
         ContainerCommand::Port(args) => port::run(args, engine, ui),
+        ContainerCommand::Prune(args) => container_prune::run(args, engine, ui),
         ContainerCommand::Rename(args) => rename::run(args, engine, ui),
         ContainerCommand::Restart(args) => restart::run(args, engine, ui),
         ContainerCommand::Rm(args) => rm::run(args, engine, ui),

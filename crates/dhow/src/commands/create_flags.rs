@@ -410,7 +410,10 @@ impl CreateFlags {
             mounts.push(parse_volume(text, folder)?);
         }
         for text in &self.mount {
-            mounts.push(parse_mount(text, folder)?);
+            let fields = dhow_engine::csv_fields(text).map_err(|reason| {
+                CliError::new(format!("invalid argument \"{text}\" for \"--mount\" flag: {reason}"))
+            })?;
+            mounts.push(parse_mount(text, &fields, folder)?);
         }
         for text in &self.tmpfs {
             mounts.push(parse_tmpfs(text)?);

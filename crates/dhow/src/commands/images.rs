@@ -92,20 +92,13 @@ pub(crate) fn image_filter(filters: &Filters, now: Timestamp) -> Result<ImageFil
     Ok(ImageFilter {
         dangling: filters.truth("dangling")?,
         references: filters.all("reference").map(str::to_owned).collect(),
-        labels: filters.all("label").map(label).collect(),
-        without_labels: filters.all("label!").map(label).collect(),
+        labels: filters.all("label").map(Label::parse).collect(),
+        without_labels: filters.all("label!").map(Label::parse).collect(),
         before: filters.last("before").map(str::to_owned),
         since: filters.last("since").map(str::to_owned),
         until,
         other_platforms: false,
     })
-}
-
-fn label(text: &str) -> Label {
-    match text.split_once('=') {
-        Some((name, value)) => Label { name: name.to_owned(), value: Some(value.to_owned()) },
-        None => Label { name: text.to_owned(), value: None },
-    }
 }
 
 struct Name {

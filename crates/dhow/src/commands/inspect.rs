@@ -1,4 +1,4 @@
-use dhow_engine::containers::{FindError as FindContainerError, InspectContainerError};
+use dhow_engine::containers::{FindError as FindContainerError, FindVolumeError, InspectContainerError};
 use dhow_engine::{Engine, FindError, InspectImageError};
 use dhow_oci::Platform;
 use dhow_serve::{container, image};
@@ -8,10 +8,10 @@ use serde_json::Value;
 use crate::error::{CliError, EXIT_FAILURE};
 use crate::ui::Ui;
 
-/// Show everything about containers and images
+/// Show everything about containers, images and volumes
 #[derive(clap::Args, Debug)]
 pub(crate) struct InspectArgs {
-    /// Container or image, by name or ID (can be repeated)
+    /// Container, image or volume, by name or ID (can be repeated)
     #[arg(value_name = "NAME|ID", required = true)]
     names: Vec<String>,
     /// Format output by a Go template, or 'json'
@@ -26,6 +26,7 @@ pub(crate) struct InspectArgs {
 enum Kind {
     Container,
     Image,
+    Volume,
 }
 
 /// Show everything about images
@@ -45,15 +46,19 @@ pub(crate) struct ImageInspectArgs {
 pub(crate) fn run(args: InspectArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
     let missing = match args.kind {
         None => "object",
+        Some(Kind::Volume) => "volume",
         Some(Kind::Container) => "container",
         Some(Kind::Image) => "image",
     };
     show(&args.names, args.format.as_deref(), ui, &|name| {
-        let container = if args.kind == Some(Kind::Image) { None } else { find_container(engine, name)? };
-        let found = match container {
-            None if args.kind != Some(Kind::Container) => find_image(engine, name, None)?,
-            container => container,
-        };
+        let wants = |kind| args.kind.is_none_or(|wanted| wanted == kind);
+        let mut found = if wants(Kind::Container) { find_container(engine, name)? } else { None };
+        if found.is_none() && wants(Kind::Image) {
+            found = find_image(engine, name, None)?;
+        }
+        if found.is_none() && wants(Kind::Volume) {
+            found = find_volume(engine, name)?;
+        }
         found.ok_or_else(|| not_found(missing, name))
     })
 }
@@ -73,6 +78,15 @@ fn find_container(engine: &Engine, name: &str) -> Result<Option<Value>, CliError
     match engine.inspect_container(name) {
         Ok(details) => Ok(Some(container::inspect(&details))),
         Err(InspectContainerError::Find(FindContainerError::NotFound(_))) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A volume as docker's JSON, `None` if there is none of this name.
+fn find_volume(engine: &Engine, name: &str) -> Result<Option<Value>, CliError> {
+    match engine.inspect_volume(name) {
+        Ok(volume) => Ok(Some(dhow_serve::volume::inspect(&volume))),
+        Err(FindVolumeError::NotFound(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

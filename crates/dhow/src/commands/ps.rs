@@ -95,6 +95,7 @@ fn row(container: &Container, no_trunc: bool, now: Timestamp) -> Value {
     let mounts = record.mounts.iter().filter_map(|mount| match &mount.kind {
         MountKind::Bind { source, .. } => Some(source.display().to_string()),
         MountKind::Volume { name, .. } => Some(name.clone()),
+        MountKind::Image { name, .. } => Some(name.clone()),
         MountKind::Tmpfs { .. } => None,
     });
     json!({
@@ -232,6 +233,7 @@ impl Filter {
                 let has = |mount: &dhow_engine::containers::Mount| match &mount.kind {
                     MountKind::Volume { name, .. } => name == text || mount.target == *text,
                     MountKind::Bind { source, .. } => source.to_str() == Some(text) || mount.target == *text,
+                    MountKind::Image { name, .. } => name == text || mount.target == *text,
                     MountKind::Tmpfs { .. } => false,
                 };
                 record.mounts.iter().any(has)
