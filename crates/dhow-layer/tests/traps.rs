@@ -561,3 +561,38 @@ fn one_broken_side_of_the_pipeline_does_not_hang_the_other() {
     let error = unpack(&cut[..cut.len() / 2], scratch.path(), &UnpackOptions::default()).unwrap_err();
     assert_eq!(error.to_string(), "cannot read layer");
 }
+
+#[test]
+fn names_are_as_long_as_a_file_system_bears() {
+    if !is_root() {
+        return;
+    }
+    let pax = |path: &[u8]| tar().pax(&[("path", path)]).file("short", "deep");
+    let applied = |tar: Forger| applied(&tar.end(), &ApplyOptions::default());
+    // The kernel takes less than PATH_MAX at a time.
+    let deep = ["n".repeat(255).as_str(); 15].join("/");
+    let (listing, _) = applied(pax(deep.as_bytes()));
+    assert!(listing.ends_with(&format!("{deep} \"deep\" x1\n")), "{listing}");
+    for path in [[deep.as_str(); 2].join("/"), "n".repeat(4096), "n".repeat(256)] {
+        let (said, done) = applied(pax(path.as_bytes()));
+        let is_told =
+            ["File name too long", "path is longer than 4096 bytes"].iter().any(|why| said.contains(why));
+        assert!(done.is_none() && is_told, "{said}");
+        assert!(said.len() < 1000, "an error is for people: {said}");
+    }
+    let (said, _) = applied(tar().pax(&[("linkpath", &[b'l'; 5000])]).symlink("link", "x"));
+    assert!(said.contains("File name too long") && said.len() < 1000, "{said}");
+    let (said, _) = applied(pax(b"a\0b"));
+    assert!(said.contains("NUL"), "{said}");
+}
+
+#[test]
+fn a_hundred_thousand_entries_are_no_matter() {
+    let entries =
+        (0..100_000).fold(tar(), |tar, number| tar.file(&format!("d{}/f{number}", number % 100), ""));
+    let scratch = tempfile::tempdir().unwrap();
+    let options = ApplyOptions { owner: dhow_layer::Ownership::Ignore, ..ApplyOptions::default() };
+    apply(&entries.end()[..], scratch.path(), &options).unwrap();
+    let made = fs::read_dir(scratch.path().join("d7")).unwrap().count();
+    assert_eq!(made, 1000);
+}

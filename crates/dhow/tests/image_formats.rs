@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use crate::rig::{Rig, has_tool};
+use dhow_oci::Digest;
+use serde_json::Value;
+
+use crate::rig::{Answer, Double, Image, Rig, Tar, has_tool};
 use crate::shown::inspect;
 
 /// An image that came by an index of two platforms, at a name in the registry.
@@ -65,7 +68,7 @@ fn what_dockers_before_25_saved_is_loaded() {
     rig.at("").write("new/.keep", "");
     rig.ok("tar -xf new.tar -C new");
     let listed = fs::read_to_string(rig.path("work/new/manifest.json")).expect("docker's list");
-    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
     let config = listed[0]["Config"].as_str().expect("a path");
     let layer = listed[0]["Layers"][0].as_str().expect("a path");
     let id = config.rsplit('/').next().expect("a digest");
@@ -136,4 +139,52 @@ fn an_index_travels_whole_or_says_what_it_left() {
     let complaint = rig.fails("docker load --platform linux/amd64 -i arm64.tar", 1);
     assert!(complaint.contains("does not provide the specified platform (linux/amd64)"), "{complaint}");
     rig.ok("docker system check");
+}
+
+#[test]
+fn a_layer_that_registries_do_not_keep_comes_from_where_its_urls_say() {
+    let Some(rig) = Rig::start() else { return };
+    let layer = Tar::default().file("hello", b"from elsewhere").end();
+    let diff_id = Digest::sha256_of(&layer).to_string();
+    let mut image = Image::travelling(
+        std::slice::from_ref(&layer),
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        &[diff_id],
+    );
+    let elsewhere = Double::start(move |asked| match asked.path.as_str() {
+        "/layers/one" => Answer::new(200, layer.clone()),
+        _ => Answer::new(404, ""),
+    });
+    let mut written: Value = serde_json::from_slice(&image.manifest).expect("a manifest");
+    written["layers"][0]["urls"] = serde_json::json!([
+        format!("http://{}/gone", elsewhere.address),
+        format!("http://{}/layers/one", elsewhere.address)
+    ]);
+    image.manifest = written.to_string().into_bytes();
+    // The registry has the configuration alone.
+    image.blobs.retain(|_, blob| blob.starts_with(b"{"));
+    let registry = Double::start(move |asked| image.answer(asked));
+    rig.ok(&format!("docker pull -q {}/a/b", registry.address));
+    rig.ok(&format!("docker create --name held {}/a/b x", registry.address));
+    assert_eq!(rig.ok("sh -c 'docker export held | tar -xO hello'"), "from elsewhere");
+    rig.ok("docker system check");
+}
+
+#[test]
+fn files_of_a_container_are_imported_from_a_url() {
+    let Some(rig) = Rig::start() else { return };
+    let tar = Tar::default().file("hello", b"hello").end();
+    let server = Double::start(move |asked| match asked.path.as_str() {
+        "/files.tar" => Answer::new(200, tar.clone()),
+        _ => Answer::new(404, "nothing"),
+    });
+    let url = format!("http://{}/files.tar", server.address);
+    let id = rig.ok(&format!("docker import -c 'CMD [\"/hello\"]' {url} me/imported:1"));
+    let image = inspect(&rig, "me/imported:1");
+    assert_eq!(
+        (image["Id"].as_str(), &image["Comment"]),
+        (Some(id.as_str()), &format!("Imported from {url}").into())
+    );
+    let said = rig.fails(&format!("docker import http://{}/none me/none", server.address), 1);
+    assert!(said.contains("404") && said.contains("/none"), "{said}");
 }
