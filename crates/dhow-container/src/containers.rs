@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use dhow_image::Images;
 use dhow_net::Attached;
-use dhow_runtime::{Bundle, ExitStatus, RunDir, RuntimeState, Started};
+use dhow_runtime::{Bundle, ExitStatus, Health, HealthStatus, RunDir, RuntimeState, Started};
 use dhow_snapshot::SnapshotKey;
 use dhow_store::{Record, RecordStore, ResolveError, Store};
 use serde::de::DeserializeOwned;
@@ -131,7 +131,8 @@ impl Containers {
         let state = self.state(&id)?;
         let attached =
             if state.is_running() { read_note::<Attached>(&self.attached_path(&id))? } else { None };
-        Ok(Container { name: name.unwrap_or_default(), record, state, attached, id })
+        let (health, restart_count) = (self.health(&id, &record, &state)?, self.restart_count(&id)?);
+        Ok(Container { name: name.unwrap_or_default(), record, state, attached, health, restart_count, id })
     }
 
     /// How a container is doing. If its shim was killed, what that left is cleaned up first.
@@ -154,6 +155,9 @@ impl Containers {
             RuntimeState::Running { pid, started_at } => {
                 State::Running { pid, started_at, paused: freeze::is_frozen(id) }
             }
+            RuntimeState::Restarting(status) => {
+                State::Restarting { status, started_at: self.started_at(id)? }
+            }
             RuntimeState::Exited(status) => State::Exited { status, started_at: self.started_at(id)? },
             RuntimeState::Dead => State::Exited { status: self.killed(), started_at: self.started_at(id)? },
         })
@@ -161,6 +165,24 @@ impl Containers {
 
     fn started_at(&self, id: &str) -> Result<Option<String>, DiskError> {
         Ok(read_note::<Started>(&self.bundle(id).started())?.map(|started| started.started_at))
+    }
+
+    /// The health of a container that is asked for it. Who does not run is not well.
+    fn health(&self, id: &str, record: &ContainerRecord, state: &State) -> Result<Option<Health>, DiskError> {
+        if crate::health::check(record).is_none() {
+            return Ok(None);
+        }
+        let path = self.bundle(id);
+        let health = dhow_runtime::health(&path).map_err(disk("read", &path.health()))?;
+        Ok(health.map(|health| match state.is_running() {
+            true => health,
+            false => Health { status: HealthStatus::Unhealthy, ..health },
+        }))
+    }
+
+    fn restart_count(&self, id: &str) -> Result<u32, DiskError> {
+        let bundle = self.bundle(id);
+        dhow_runtime::restart_count(&bundle).map_err(disk("read", &bundle.restarts()))
     }
 
     fn killed(&self) -> ExitStatus {

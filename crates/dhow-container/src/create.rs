@@ -45,6 +45,7 @@ impl Containers {
         {
             return Err(CreateError::Signal(signal.clone()));
         }
+        request.healthcheck.as_ref().map_or(Ok(()), crate::health::validate)?;
         let lease = self.store().lease("create a container")?;
         let image = self.images.find_to_run(&request.image, request.platform.as_ref(), &lease)?.record;
         let base = self.images.config(&image.id)?;
@@ -170,6 +171,9 @@ impl Draft<'_> {
 fn check_host(host: &HostConfig) -> Result<(), CreateError> {
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
     host.limits.check(cpus)?;
+    if host.auto_remove && !host.restart.is_no() {
+        return Err(CreateError::RestartAndRemove);
+    }
     if host.uts_host && host.hostname.is_some() {
         return Err(CreateError::Conflict("hostname and the UTS mode"));
     }
@@ -203,6 +207,7 @@ fn merge(mut config: ContainerConfig, request: &CreateRequest) -> ContainerConfi
     if let Some(signal) = &request.stop_signal {
         config.stop_signal.clone_from(signal);
     }
+    config.healthcheck = crate::health::merge(config.healthcheck.take(), request.healthcheck.as_ref());
     config.labels.extend(request.labels.clone());
     let published = request.host.publish.iter().map(|mapping| &mapping.container_port);
     let ports: BTreeSet<&ContainerPort> = request.expose.iter().chain(published).collect();

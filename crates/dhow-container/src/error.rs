@@ -112,6 +112,12 @@ pub enum CreateError {
     /// Options that exclude each other.
     #[error("conflicting options: {0}")]
     Conflict(&'static str),
+    /// It cannot be both removed and started again when it ends.
+    #[error("can't create 'AutoRemove' container with restart policy")]
+    RestartAndRemove,
+    /// A health check that makes no sense.
+    #[error(transparent)]
+    Health(#[from] crate::health::HealthError),
     /// Not a signal.
     #[error("invalid signal: {0}")]
     Signal(String),
@@ -307,6 +313,9 @@ pub enum SignalError {
         /// Its id.
         id: String,
     },
+    /// It is between two runs.
+    #[error("Container {0} is restarting, wait until the container is running")]
+    Restarting(String),
     /// It does not run, so it cannot be held either.
     #[error("container {0} is not running")]
     Idle(String),

@@ -26,7 +26,11 @@ impl Containers {
     /// Tells how a container ended. That it was started comes first, whoever tells it.
     pub(crate) fn tell_end(&self, id: &str) {
         let Ok(container) = self.find(id) else { return };
-        let State::Exited { status, started_at } = &container.state else { return };
+        let (State::Exited { status, started_at } | State::Restarting { status, started_at }) =
+            &container.state
+        else {
+            return;
+        };
         let mut events: Vec<Event> =
             started_at.iter().filter_map(|started_at| start(&container, started_at)).collect();
         events.extend(end(&container, status, started_at.as_deref()));

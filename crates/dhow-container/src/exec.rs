@@ -15,6 +15,9 @@ pub enum ExecError {
     /// It does not run.
     #[error("container {0} is not running")]
     NotRunning(String),
+    /// It is between two runs.
+    #[error("Container {0} is restarting, wait until the container is running")]
+    Restarting(String),
     /// It is held.
     #[error("Container {0} is paused, unpause the container before exec")]
     Paused(String),
@@ -35,6 +38,7 @@ impl Containers {
         match container.state {
             State::Running { paused: true, .. } => return Err(ExecError::Paused(text.into())),
             State::Running { .. } => {}
+            State::Restarting { .. } => return Err(ExecError::Restarting(container.id)),
             _ => return Err(ExecError::NotRunning(container.id)),
         }
         let (run_dir, bundle) = (self.run_dir(&container.id), self.bundle(&container.id));

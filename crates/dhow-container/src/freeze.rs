@@ -1,98 +1,31 @@
-//! Holding all processes of a container, by the freezer of control groups.
+//! The control group of a container, as its configuration names it.
 
-use std::fs;
 use std::io;
-use std::path::PathBuf;
-use std::thread;
-use std::time::Duration;
 
 use dhow_sys::cgroup::Cgroup;
 
-/// How often it is looked whether all processes are held.
-const TRIES: u32 = 500;
-const RETRY_DELAY: Duration = Duration::from_millis(2);
-
-/// The file that holds the processes of a group, what to write to it, and where to read that it is so.
-struct Freezer {
-    control: PathBuf,
-    words: [&'static str; 2],
-    state: PathBuf,
-    is_v2: bool,
-}
-
-/// The freezer of a container. `None`: there is none, or no group.
-fn freezer(cgroup: &str) -> Option<Freezer> {
-    let group = Cgroup::new(cgroup).ok()?;
-    let directories = group.directories();
-    let (name, directory) = directories.iter().find(|(name, _)| name.is_empty() || *name == "freezer")?;
-    let is_v2 = name.is_empty();
-    let freezer = match is_v2 {
-        true => Freezer {
-            control: directory.join("cgroup.freeze"),
-            words: ["0", "1"],
-            state: directory.join("cgroup.events"),
-            is_v2,
-        },
-        false => Freezer {
-            control: directory.join("freezer.state"),
-            words: ["THAWED", "FROZEN"],
-            state: directory.join("freezer.state"),
-            is_v2,
-        },
-    };
-    freezer.control.exists().then_some(freezer)
-}
-
-impl Freezer {
-    fn is(&self, frozen: bool) -> bool {
-        let text = fs::read_to_string(&self.state).unwrap_or_default();
-        match self.is_v2 {
-            true => text.lines().any(|line| line == format!("frozen {}", u8::from(frozen))),
-            false => text.trim() == self.words[usize::from(frozen)],
-        }
-    }
-
-    fn set(&self, frozen: bool) -> io::Result<()> {
-        for _ in 0..TRIES {
-            fs::write(&self.control, self.words[usize::from(frozen)])?;
-            if self.is(frozen) {
-                return Ok(());
-            }
-            thread::sleep(RETRY_DELAY);
-        }
-        Err(io::ErrorKind::TimedOut.into())
-    }
-}
-
-/// The control group of a container, as its configuration names it.
-fn group(id: &str) -> String {
-    format!("/dhow/{id}")
+pub(crate) fn group(id: &str) -> io::Result<Cgroup> {
+    Cgroup::new(&format!("/dhow/{id}"))
 }
 
 /// Removes what a shim that was killed at a bad moment left of its container's group.
 pub(crate) fn remove_group(id: &str) -> io::Result<()> {
-    let group = Cgroup::new(&group(id))?;
+    let group = group(id)?;
     group.kill()?;
     group.remove()
 }
 
 /// Whether all processes of a container are held.
 pub(crate) fn is_frozen(id: &str) -> bool {
-    freezer(&group(id)).is_some_and(|freezer| freezer.is(true))
+    group(id).is_ok_and(|group| group.is_frozen())
 }
 
 /// Holds the processes of a container. False: this host cannot.
 pub(crate) fn freeze(id: &str) -> io::Result<bool> {
-    match freezer(&group(id)) {
-        Some(freezer) => freezer.set(true).map(|()| true),
-        None => Ok(false),
-    }
+    group(id)?.freeze()
 }
 
 /// Lets them go on.
 pub(crate) fn thaw(id: &str) -> io::Result<()> {
-    match freezer(&group(id)) {
-        Some(freezer) => freezer.set(false),
-        None => Ok(()),
-    }
+    group(id)?.thaw()
 }

@@ -14,6 +14,7 @@ mod exec;
 mod export;
 mod files;
 mod freeze;
+mod health;
 mod local_driver;
 mod logs;
 mod mount;
@@ -38,6 +39,7 @@ pub use error::{
 };
 pub use exec::ExecError;
 pub use export::ExportError;
+pub use health::HealthError;
 pub use local_driver::VolumeOptionError;
 pub use logs::{LogLine, LogsOptions};
 pub use mount::{
@@ -54,6 +56,6 @@ pub use request::{
     Ulimit, UlimitError,
 };
 pub use signal::{AttachError, RestartError, StopOptions};
-pub use start::exited;
+pub use start::{exited, told};
 pub use usage::VolumeUsage;
 pub use volumes::{ANONYMOUS_LABEL, Volume, VolumeRequest};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use dhow_net::{Attached, ContainerPort, PortMapping};
 use dhow_oci::{ContainerConfig, Digest};
-use dhow_runtime::ExitStatus;
+use dhow_runtime::{ExitStatus, Health};
 use serde::{Deserialize, Serialize};
 
 use crate::mount::BindOptions;
@@ -129,6 +129,10 @@ pub struct Container {
     pub state: State,
     /// Its place on the default network, while it has one.
     pub attached: Option<Attached>,
+    /// How its health is or was in its last run, if anybody asks for it.
+    pub health: Option<Health>,
+    /// How often it was started again by itself since its user started it.
+    pub restart_count: u32,
 }
 
 /// How a container is doing.
@@ -147,6 +151,13 @@ pub enum State {
         /// Every process of it is held.
         paused: bool,
     },
+    /// Ended, and about to be started again.
+    Restarting {
+        /// How.
+        status: ExitStatus,
+        /// When it had been started.
+        started_at: Option<String>,
+    },
     /// Ended.
     Exited {
         /// How.
@@ -163,6 +174,7 @@ impl State {
             State::Created | State::Starting => "created",
             State::Running { paused: true, .. } => "paused",
             State::Running { .. } => "running",
+            State::Restarting { .. } => "restarting",
             State::Exited { .. } => "exited",
         }
     }
@@ -170,5 +182,10 @@ impl State {
     /// Whether there is a process.
     pub fn is_running(&self) -> bool {
         matches!(self, State::Running { .. })
+    }
+
+    /// Whether there is a process or is to be one soon.
+    pub fn is_up(&self) -> bool {
+        matches!(self, State::Running { .. } | State::Restarting { .. })
     }
 }

@@ -43,8 +43,10 @@ impl Containers {
         match &container.state {
             State::Created => {}
             State::Exited { .. } => drop(self.wait_for_shim(&id)?),
-            State::Starting | State::Running { .. } if options.force => self.end_by_force(&container)?,
-            State::Starting | State::Running { .. } => {
+            State::Starting | State::Running { .. } | State::Restarting { .. } if options.force => {
+                self.end_by_force(&container)?
+            }
+            State::Starting | State::Running { .. } | State::Restarting { .. } => {
                 let (name, state) = (text.to_string(), container.state.word());
                 return Err(RemoveError::Running { name, state });
             }
@@ -190,16 +192,24 @@ impl Containers {
     }
 }
 
+/// The containers, from within the shim of one.
+pub(crate) fn containers(
+    ending: &Ending,
+    clock: fn() -> jiff::Timestamp,
+) -> Result<Containers, Box<dyn std::error::Error>> {
+    let store = Store::open(&ending.root)?;
+    let snapshots = OverlaySnapshotter::open(&ending.root.join("snapshots"))?;
+    Ok(Containers::new(Images::new(store, Arc::new(snapshots)), &ending.run, clock))
+}
+
 /// Does what there is to do at the end of a container, from within its shim, which still holds the shim's lock.
 pub(crate) fn ended(
     ending: &Ending,
     status: &ExitStatus,
     clock: fn() -> jiff::Timestamp,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let Ending { root, run, id, remove } = ending;
-    let store = Store::open(root)?;
-    let snapshots = OverlaySnapshotter::open(&root.join("snapshots"))?;
-    let containers = Containers::new(Images::new(store, Arc::new(snapshots)), run, clock);
+    let Ending { id, remove, .. } = ending;
+    let containers = containers(ending, clock)?;
     containers.tell_end(id);
     if !remove {
         return Ok(());

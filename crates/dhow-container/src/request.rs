@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use dhow_net::{ContainerPort, DnsConfig, MacAddress, PortMapping};
-use dhow_oci::Platform;
+use dhow_oci::{HealthConfig, Platform};
+use dhow_runtime::RestartPolicy;
 use serde::{Deserialize, Serialize};
 
 use crate::mount::MountRequest;
@@ -36,6 +37,8 @@ pub struct CreateRequest {
     pub expose: Vec<ContainerPort>,
     /// Replaces the image's `STOPSIGNAL`.
     pub stop_signal: Option<String>,
+    /// Replaces parts of the image's `HEALTHCHECK`.
+    pub healthcheck: Option<HealthConfig>,
     /// Volumes, bind mounts and temporary file systems.
     pub mounts: Vec<MountRequest>,
     /// Containers whose mounts it gets too, and whether read-only.
@@ -72,6 +75,8 @@ pub struct HostConfig {
     pub dns: DnsOptions,
     /// Further names; without an address they mean the host.
     pub extra_hosts: Vec<(String, Option<IpAddr>)>,
+    /// When the container is started again.
+    pub restart: RestartPolicy,
     /// Remove the container, with its anonymous volumes, when it ends.
     pub auto_remove: bool,
     /// Capabilities beyond the default ones.

@@ -40,6 +40,12 @@ impl Containers {
         let container = self.find(text)?;
         match container.state {
             State::Running { .. } => {}
+            State::Restarting { .. } => {
+                self.stop_restarts(&container.id, true)?;
+                self.wait_for_shim(&container.id)?;
+                self.tell(&container, "stop", &[]);
+                return Ok(());
+            }
             State::Exited { .. } => return self.wait_for_shim(&container.id).map(drop).map_err(Into::into),
             State::Created | State::Starting => return Ok(()),
         }
@@ -49,8 +55,10 @@ impl Containers {
             None => STOP_SIGNAL,
         };
         let timeout = options.timeout_s.or(container.record.host.stop_timeout_s).unwrap_or(STOP_TIMEOUT_S);
-        self.send(&container.id, number)?;
+        // Before it may end of it.
+        self.stop_restarts(&container.id, true)?;
         self.tell(&container, "kill", &[("signal", number.to_string())]);
+        self.send(&container.id, number)?;
         let limit = u64::try_from(timeout).ok().map(Duration::from_secs);
         if !self.ends_within(&container.id, limit)? {
             self.end_by_force(&container)?;
@@ -64,10 +72,17 @@ impl Containers {
         let number = signal::parse(signal).ok_or_else(|| SignalError::Invalid(signal.into()))?;
         let container = self.find(text)?;
         let not_running = || SignalError::NotRunning { name: text.into(), id: container.id.clone() };
-        if !container.state.is_running() {
+        if !container.state.is_up() {
             return Err(not_running());
         }
-        // Before it may end of it.
+        // Before it may end of it. With a stop signal of its own, others do not mean the end.
+        let configured = &container.record.config.stop_signal;
+        let is_end =
+            number == KILL_SIGNAL || configured.is_empty() || signal::parse(configured) == Some(number);
+        self.stop_restarts(&container.id, is_end)?;
+        if matches!(container.state, State::Restarting { .. }) {
+            return Ok(());
+        }
         self.tell(&container, "kill", &[("signal", number.to_string())]);
         match number {
             KILL_SIGNAL => self.end_by_force(&container),
@@ -93,6 +108,7 @@ impl Containers {
         match container.state {
             State::Running { paused: true, .. } => return Err(SignalError::AlreadyPaused(text.into())),
             State::Running { .. } => {}
+            State::Restarting { .. } => return Err(SignalError::Restarting(container.id)),
             _ => return Err(SignalError::Idle(container.id)),
         }
         match freeze::freeze(&container.id)
@@ -152,7 +168,7 @@ impl Containers {
             Err(error) => return Err(error),
         };
         if !container.record.host.auto_remove {
-            if !container.record.port_mappings().is_empty() {
+            if container.record.host.restart.is_no() && !container.record.port_mappings().is_empty() {
                 self.wait_for_shim(id)?;
             }
             return Ok(());
@@ -171,12 +187,20 @@ impl Containers {
         match container.state {
             State::Running { paused: true, .. } => return Err(AttachError::Paused),
             State::Running { .. } => {}
+            State::Restarting { .. } => return Err(AttachError::Restarting),
             _ => return Err(AttachError::NotRunning),
         }
         let run_dir = self.run_dir(&container.id);
         let attached = Attached::connect(&run_dir).map_err(disk("connect to", &run_dir.socket()))?;
         self.tell(&container, "attach", &[]);
         Ok((container, attached))
+    }
+
+    /// Notes that a user stopped the container. `for_good`: it is not started again by itself.
+    fn stop_restarts(&self, id: &str, for_good: bool) -> Result<(), DiskError> {
+        let bundle = self.bundle(id);
+        dhow_runtime::stop_restarts(&self.run_dir(id), &bundle, for_good)
+            .map_err(disk("note the stop in", bundle.dir()))
     }
 
     /// Sends a signal, also to a container that is held. False: it does not run.
@@ -197,6 +221,7 @@ impl Containers {
 
     /// Kills a container and waits until its shim has given everything back.
     pub(crate) fn end_by_force(&self, container: &Container) -> Result<(), SignalError> {
+        self.stop_restarts(&container.id, true)?;
         let deadline = Instant::now() + KILL_TIMEOUT;
         // A container that is being started is not there to be killed yet.
         while Instant::now() < deadline {
@@ -243,6 +268,9 @@ pub enum AttachError {
     /// There is nothing to attach to.
     #[error("You cannot attach to a stopped container, start it first")]
     NotRunning,
+    /// It is between two runs.
+    #[error("You cannot attach to a restarting container, wait until it is running")]
+    Restarting,
     /// It says nothing.
     #[error("You cannot attach to a paused container, unpause it first")]
     Paused,

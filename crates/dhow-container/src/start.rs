@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use dhow_net::EndpointSpec;
+use dhow_runtime::shim::Told;
 use dhow_runtime::{
     Attached, ExitStatus, LogFile, RootMount, RuntimeChoice, ShimRequest, Started, StdinMode, WindowSize,
     spawn_shim, spawn_shim_attached,
@@ -65,7 +66,7 @@ impl Containers {
         })?)?;
         match container.state {
             State::Running { paused: true, .. } => return Err(StartError::Paused),
-            State::Running { .. } | State::Starting => return Ok(None),
+            State::Running { .. } | State::Restarting { .. } | State::Starting => return Ok(None),
             State::Created => {}
             // Its shim may still be tidying up.
             State::Exited { .. } => drop(self.wait_for_shim(&id)?),
@@ -127,6 +128,8 @@ impl Containers {
             window: None,
             log,
             network: self.network_request(container, &files).map(|request| request.to_value()),
+            restart: host.restart,
+            health: crate::health::check(&container.record),
             on_exit: Some(ending),
         })
     }
@@ -158,6 +161,25 @@ impl Containers {
                 attached: Some(self.attached_path(&container.id)),
                 hosts: Some(files.hosts_file()),
             }))),
+        }
+    }
+}
+
+/// Tells what happened to a container that goes on; for the hook of [`dhow_runtime::shim::ShimHooks`].
+pub fn told(ending: &serde_json::Value, told: &Told, clock: fn() -> jiff::Timestamp) {
+    let Ok(ending) = serde_json::from_value::<Ending>(ending.clone()) else { return };
+    let Ok(containers) = crate::remove::containers(&ending, clock) else { return };
+    match told {
+        Told::Ended(_) => containers.tell_end(&ending.id),
+        Told::Started(started) => {
+            if let Ok(container) = containers.find(&ending.id) {
+                containers.tell_start(&container, &started.started_at);
+            }
+        }
+        Told::Health(status) => {
+            if let Ok(container) = containers.find(&ending.id) {
+                containers.tell(&container, &format!("health_status: {}", status.word()), &[]);
+            }
         }
     }
 }

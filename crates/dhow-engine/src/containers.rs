@@ -3,18 +3,19 @@
 use std::path::PathBuf;
 
 use dhow_image::ReadImageError;
+pub use dhow_oci::HealthConfig;
 use dhow_oci::{Digest, ImageConfig, Platform, Reference};
 
 pub use dhow_build::ChangeError;
 pub use dhow_container::{
     ANONYMOUS_LABEL, AttachError, BindOptions, BindPropagation, BindRecursion, CommitError, CommitRequest,
     Container, ContainerRecord, Containers, CreateError, CreateRequest, Created, DiskError, DnsOptions,
-    ExecError, ExportError, FindError, FindVolumeError, HostConfig, InvalidName, Limits, LimitsError,
-    LogConfig, LogLine, LogsError, LogsOptions, Mount, MountError, MountKind, MountRequest, MountSource,
-    NetworkMode, NetworkModeError, Relabel, RemoveError, RemoveOptions, RemoveVolumesError, RenameError,
-    RestartError, SignalError, StartError, State, StopOptions, Ulimit, UlimitError, Volume, VolumeError,
-    VolumeMount, VolumeOptionError, VolumeRequest, VolumeUsage, parse_mount, parse_tmpfs, parse_volume,
-    short_id,
+    ExecError, ExportError, FindError, FindVolumeError, HealthError, HostConfig, InvalidName, Limits,
+    LimitsError, LogConfig, LogLine, LogsError, LogsOptions, Mount, MountError, MountKind, MountRequest,
+    MountSource, NetworkMode, NetworkModeError, Relabel, RemoveError, RemoveOptions, RemoveVolumesError,
+    RenameError, RestartError, SignalError, StartError, State, StopOptions, Ulimit, UlimitError, Volume,
+    VolumeError, VolumeMount, VolumeOptionError, VolumeRequest, VolumeUsage, parse_mount, parse_tmpfs,
+    parse_volume, short_id,
 };
 pub use dhow_image::FindError as FindImageError;
 pub use dhow_net::{
@@ -23,8 +24,8 @@ pub use dhow_net::{
 };
 pub use dhow_runtime::attach::{DETACH_KEYS, DetachKeysError, parse_detach_keys};
 pub use dhow_runtime::{
-    AttachEnd, AttachStreams, Attached, ExecEnd, ExecRequest, ExecStreams, ExitStatus, OutputStream, RunDir,
-    SignalProxy, WindowSize,
+    AttachEnd, AttachStreams, Attached, ExecEnd, ExecRequest, ExecStreams, ExitStatus, Health, HealthStatus,
+    OutputStream, ProbeResult, RestartPolicy, RestartPolicyError, RunDir, SignalProxy, WindowSize,
 };
 
 use crate::Engine;

@@ -10,6 +10,7 @@ use dhow_runtime::shim::{self, ShimHooks};
 pub fn main_if_requested() {
     shim::main_if_requested(ShimHooks {
         network: dhow_container::set_up_network,
+        told: |ending, told| dhow_container::told(ending, told, jiff::Timestamp::now),
         exited: |removal, status| dhow_container::exited(removal, status, jiff::Timestamp::now),
         now: SystemTime::now,
     });

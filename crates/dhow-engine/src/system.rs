@@ -58,7 +58,7 @@ impl Engine {
         let mut containers = [0; 3];
         for container in self.containers().list()? {
             containers[match container.state {
-                State::Running { paused: false, .. } => 0,
+                State::Running { paused: false, .. } | State::Restarting { .. } => 0,
                 State::Running { paused: true, .. } => 1,
                 State::Created | State::Starting | State::Exited { .. } => 2,
             }] += 1;

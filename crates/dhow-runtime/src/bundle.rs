@@ -38,6 +38,31 @@ impl Bundle {
     pub fn exit(&self) -> PathBuf {
         self.dir.join("exit.json")
     }
+
+    /// How often the shim has started the container again, a number.
+    pub fn restarts(&self) -> PathBuf {
+        self.dir.join("restarts.json")
+    }
+
+    /// The [`RestartPolicy`](crate::RestartPolicy) that replaced the one the shim was started with.
+    pub fn restart_policy(&self) -> PathBuf {
+        self.dir.join("restart-policy.json")
+    }
+
+    /// There if a user stopped the container since it was started.
+    pub fn stopped(&self) -> PathBuf {
+        self.dir.join("stopped")
+    }
+
+    /// There if the container is not to be started again whatever its policy says.
+    pub fn no_restart(&self) -> PathBuf {
+        self.dir.join("no-restart")
+    }
+
+    /// The [`Health`](crate::Health) of the last run.
+    pub fn health(&self) -> PathBuf {
+        self.dir.join("health.json")
+    }
 }
 
 /// The folder of a container that is only meaningful while it runs: `<run>/<id>/`.
@@ -65,6 +90,11 @@ impl RunDir {
     /// Process id and start time of the container's init, as JSON.
     pub fn init(&self) -> PathBuf {
         self.dir.join("init.json")
+    }
+
+    /// The [`ExitStatus`](crate::ExitStatus) of a container that is about to be started again.
+    pub fn restarting(&self) -> PathBuf {
+        self.dir.join("restarting.json")
     }
 
     /// Where the shim accepts attached clients.

@@ -1,6 +1,6 @@
 //! What the commands do with a shim: start it, ask how it is, signal its container.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -14,7 +14,12 @@ use crate::attach::Attached;
 use crate::launch::Step;
 use crate::shim::{self, InitRecord, Reply};
 use crate::spawn::{self, Passed, Role};
-use crate::{Bundle, ExitStatus, RunDir, RuntimeState, ShimRequest, StartError, Started};
+use crate::{
+    Bundle, ExitStatus, Health, RestartPolicy, RunDir, RuntimeState, ShimRequest, StartError, Started,
+};
+
+/// How often a container is looked at that changes while we look.
+const LOOKS_MAX: u32 = 10;
 
 /// Starts a container and returns when its program runs.
 ///
@@ -35,6 +40,7 @@ pub fn spawn_shim_attached(
 }
 
 fn start(request: &ShimRequest, passed: Passed) -> Result<Started, StartError> {
+    forget_last_run(&Bundle::new(&request.bundle)).step("cannot forget the last run")?;
     let stdio = [Stdio::null(), Stdio::null(), Stdio::null()];
     let mut control = spawn::helper(Role::Shim, request, stdio, passed)?;
     match spawn::receive(&mut control).step("cannot hear from the shim")? {
@@ -54,15 +60,18 @@ pub fn is_alive(run_dir: &RunDir) -> io::Result<bool> {
 /// Finding that a shim vanished, this kills what is left of its container: most containers die with their shim,
 /// but a program that changed its user has made the kernel forget that it should.
 pub fn state(run_dir: &RunDir, bundle: &Bundle) -> io::Result<RuntimeState> {
-    // The order matters: an exit is recorded before the lock is let go, so it is looked for on both sides.
-    if let Some(status) = exit_status(bundle)? {
-        return Ok(RuntimeState::Exited(status));
-    }
-    if is_alive(run_dir)? {
-        return Ok(match shim::read_json::<InitRecord>(&run_dir.init())? {
-            Some(init) => RuntimeState::Running { pid: init.pid, started_at: init.started_at },
-            None => RuntimeState::Starting,
-        });
+    for _ in 0..LOOKS_MAX {
+        // The order matters: an exit is recorded before the lock is let go, so it is looked for on both sides.
+        let before = exit_status(bundle)?;
+        if is_alive(run_dir)? {
+            match alive_state(run_dir, before.is_some())? {
+                Some(state) => return Ok(state),
+                None if exit_status(bundle)? == before => break,
+                // It was started again while we looked.
+                None => continue,
+            }
+        }
+        break;
     }
     if let Some(status) = exit_status(bundle)? {
         return Ok(RuntimeState::Exited(status));
@@ -70,6 +79,67 @@ pub fn state(run_dir: &RunDir, bundle: &Bundle) -> io::Result<RuntimeState> {
     match shim::read_json::<Started>(&bundle.started())? {
         Some(_) => kill_leftovers(run_dir).map(|()| RuntimeState::Dead),
         None => Ok(RuntimeState::Created),
+    }
+}
+
+/// How a container with a shim is doing. `None`: it has ended.
+fn alive_state(run_dir: &RunDir, has_ended: bool) -> io::Result<Option<RuntimeState>> {
+    if let Some(status) = shim::read_json::<ExitStatus>(&run_dir.restarting())? {
+        // While it is started again, this is there until all else is.
+        if let Some(init) = shim::read_json::<InitRecord>(&run_dir.init())?.filter(|_| !has_ended) {
+            return Ok(Some(RuntimeState::Running { pid: init.pid, started_at: init.started_at }));
+        }
+        return Ok(Some(RuntimeState::Restarting(status)));
+    }
+    if has_ended {
+        return Ok(None);
+    }
+    Ok(Some(match shim::read_json::<InitRecord>(&run_dir.init())? {
+        Some(init) => RuntimeState::Running { pid: init.pid, started_at: init.started_at },
+        None => RuntimeState::Starting,
+    }))
+}
+
+/// How often a shim has started its container again since a user did.
+pub fn restart_count(bundle: &Bundle) -> io::Result<u32> {
+    Ok(shim::read_json(&bundle.restarts())?.unwrap_or(0))
+}
+
+/// How a container's health is, if anybody asks for it.
+pub fn health(bundle: &Bundle) -> io::Result<Option<Health>> {
+    shim::read_json(&bundle.health())
+}
+
+/// Notes that a user stopped a container. `for_good`: it is not started again when it ends, whatever its policy.
+///
+/// A shim that waits for the next start hears of it at once.
+pub fn stop_restarts(run_dir: &RunDir, bundle: &Bundle, for_good: bool) -> io::Result<()> {
+    File::create(bundle.stopped())?;
+    if for_good {
+        File::create(bundle.no_restart())?;
+        wake(run_dir);
+    }
+    Ok(())
+}
+
+/// Replaces the restart policy of a container that may be running.
+pub fn set_restart_policy(run_dir: &RunDir, bundle: &Bundle, policy: RestartPolicy) -> io::Result<()> {
+    shim::write_json(&bundle.restart_policy(), &policy)?;
+    wake(run_dir);
+    Ok(())
+}
+
+/// Forgets what was noted of the last run.
+fn forget_last_run(bundle: &Bundle) -> io::Result<()> {
+    [bundle.stopped(), bundle.no_restart(), bundle.restart_policy()]
+        .iter()
+        .try_for_each(|path| shim::remove(path))
+}
+
+/// Makes a shim look at what has changed. One that serves a container or is gone has no need to.
+fn wake(run_dir: &RunDir) {
+    if run_dir.restarting().exists() {
+        let _ = Attached::connect(run_dir);
     }
 }
 
@@ -119,7 +189,7 @@ fn kill_leftovers(run_dir: &RunDir) -> io::Result<()> {
         // A group that is still busy is left to the next look.
         let _ = Cgroup::new(&path)?.remove();
     }
-    for stale in [run_dir.init(), run_dir.socket()] {
+    for stale in [run_dir.init(), run_dir.socket(), run_dir.restarting()] {
         match fs::remove_file(&stale) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -95,6 +95,29 @@ pub fn exec(
     }
 }
 
+/// Starts one more process whose end is told over the socket: as [`Sync`] says it is ready or why not, and then as a
+/// message what it ended with. Closing the socket ends the process.
+pub(crate) fn begin(
+    run_dir: &RunDir,
+    bundle: &Bundle,
+    request: ExecRequest,
+    stdio: [CommandStdio; 3],
+) -> Result<UnixStream, StartError> {
+    let (run_dir, bundle) = (run_dir.dir().to_path_buf(), bundle.dir().to_path_buf());
+    spawn::helper(Role::Exec, &Order { run_dir, bundle, request }, stdio, Passed::default())
+}
+
+/// What the helper of [`begin`] had said when it went: what the process ended with.
+pub(crate) fn end_of(mut said: &[u8]) -> Result<i32, StartError> {
+    let died = || StartError::Setup("the helper died".into());
+    match launch::first_word(said) {
+        Some(Ok(())) => said = &said[1..],
+        Some(Err(error)) => return Err(error),
+        None => return Err(died()),
+    }
+    spawn::receive_from(&mut said).ok().flatten().ok_or_else(died)
+}
+
 /// Waits until the helper has started the program, and takes the terminal it has.
 pub(crate) fn hear_start(control: &UnixStream) -> Result<Option<OwnedFd>, StartError> {
     let sync = Sync::over(control.try_clone().step("cannot duplicate a socket")?);

@@ -2,7 +2,8 @@
 //!
 //! A container is a [`Bundle`] on disk (OCI `config.json`, log, exit status) and, while it lives, one
 //! *shim*: this very program, executed again as a small single-threaded process that outlives the command
-//! that started it. The shim clones the container's init, owns its stdio and log, and records its exit.
+//! that started it. The shim clones the container's init, owns its stdio and log, looks after its health, records
+//! its exit, and starts it again if it is to ([`RestartPolicy`]).
 //! Nobody else keeps state: whether a container runs is read from a lock the shim holds (see [`state`]).
 //!
 //! Three doors lead in:
@@ -19,10 +20,12 @@ mod bundle;
 mod client;
 mod container;
 mod exec;
+mod health;
 mod launch;
 mod memory;
 mod once;
 mod request;
+mod restart;
 pub mod shim;
 mod spawn;
 mod spec;
@@ -30,17 +33,22 @@ mod status;
 
 pub use attach::{AttachEnd, AttachStreams, Attached, SignalProxy};
 pub use bundle::{Bundle, RunDir};
-pub use client::{init_of, is_alive, signal, spawn_shim, spawn_shim_attached, state, wait};
+pub use client::{
+    health, init_of, is_alive, restart_count, set_restart_policy, signal, spawn_shim, spawn_shim_attached,
+    state, stop_restarts, wait,
+};
 pub use container::{
     BindHow, ContainerSpec, IdMap, IdRange, MountSpec, NamespaceChoice, Namespaces, Propagation, Resources,
     Rlimit, SeccompChoice,
 };
 pub use exec::{ExecEnd, ExecStreams, exec};
+pub use health::{Health, HealthCheck, HealthStatus, ProbeResult};
 pub use memory::{InMemory, MemoryFile, MemoryVariable};
 pub use once::{OutputStream, launch_interactive, launch_once};
 pub use request::{
     ExecRequest, Interactive, LogFile, OnceRequest, RootMount, RuntimeChoice, ShimRequest, StdinMode,
     WindowSize,
 };
+pub use restart::{RestartPolicy, RestartPolicyError};
 pub use spec::SpecError;
 pub use status::{ExitStatus, RuntimeState, StartError, Started};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::InMemory;
+use crate::{HealthCheck, InMemory, RestartPolicy};
 
 /// How the root file system of a container comes to be. Mounted in the container's own mount namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,7 +90,12 @@ pub struct ShimRequest {
     pub log: Option<LogFile>,
     /// Handed to [`ShimHooks::network`](crate::shim::ShimHooks) to set up the network. `None`: nothing to set up.
     pub network: Option<serde_json::Value>,
-    /// Handed to [`ShimHooks::exited`](crate::shim::ShimHooks) when all is over.
+    /// When the container is started again.
+    pub restart: RestartPolicy,
+    /// How its health is looked after.
+    pub health: Option<HealthCheck>,
+    /// Handed to [`ShimHooks::told`](crate::shim::ShimHooks) when something happens, and to
+    /// [`ShimHooks::exited`](crate::shim::ShimHooks) when all is over.
     pub on_exit: Option<serde_json::Value>,
 }
 
@@ -121,7 +126,7 @@ pub struct Interactive {
 }
 
 /// One more process inside a running container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecRequest {
     /// Program and arguments.
     pub args: Vec<String>,

@@ -30,6 +30,8 @@ const EXE_FD_MIN: RawFd = 64;
 pub(crate) enum Role {
     /// Stays with a container.
     Shim,
+    /// The same process, about to start its container again.
+    ShimAgain,
     /// Runs one container to its end.
     Once,
     /// Runs one process in an existing container.
@@ -37,12 +39,13 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    const ALL: [Role; 3] = [Role::Shim, Role::Once, Role::Exec];
+    const ALL: [Role; 4] = [Role::Shim, Role::ShimAgain, Role::Once, Role::Exec];
 
     /// The helper's `argv[0]`.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Role::Shim => "dhow-shim",
+            Role::ShimAgain => "dhow-shim-again",
             Role::Once => "dhow-once",
             Role::Exec => "dhow-exec",
         }
@@ -138,6 +141,11 @@ pub(crate) fn send(socket: &mut UnixStream, message: &impl Serialize) -> io::Res
 
 /// Receives a message. `None` means that the other side is gone.
 pub(crate) fn receive<M: DeserializeOwned>(socket: &mut UnixStream) -> io::Result<Option<M>> {
+    receive_from(socket)
+}
+
+/// The same from wherever it comes.
+pub(crate) fn receive_from<M: DeserializeOwned>(socket: &mut impl Read) -> io::Result<Option<M>> {
     let mut length = [0; 4];
     if let Err(error) = socket.read_exact(&mut length) {
         let gone = matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset);

@@ -29,6 +29,8 @@ pub enum RuntimeState {
         /// When it was started, RFC 3339 with nanoseconds.
         started_at: String,
     },
+    /// The program ended so, and the shim is about to start it again.
+    Restarting(ExitStatus),
     /// The program ended.
     Exited(ExitStatus),
     /// The shim vanished without recording an exit; the container's processes died with it.

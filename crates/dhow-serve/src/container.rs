@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use dhow_engine::containers::{
-    BoundPort, Container, ContainerDetails, ContainerPort, ExitStatus, HostConfig, HostPort, LogConfig,
-    Mount, MountKind, NetworkMode, PortMapping, Relabel, State, short_id,
+    BoundPort, Container, ContainerDetails, ContainerPort, ExitStatus, Health, HealthStatus, HostConfig,
+    HostPort, LogConfig, Mount, MountKind, NetworkMode, PortMapping, ProbeResult, Relabel, State, short_id,
 };
 use dhow_template::units::human_duration;
 use jiff::Timestamp;
@@ -17,12 +17,22 @@ const NO_TIME: &str = "0001-01-01T00:00:00Z";
 const SHM_BYTES: u64 = 64 << 20;
 
 /// How a container is doing, in words: `Up 3 seconds`, `Exited (0) 2 minutes ago`.
-pub fn status(state: &State, now: Timestamp) -> String {
+pub fn status(state: &State, health: Option<HealthStatus>, now: Timestamp) -> String {
     let ago = |time: &str| human_duration(seconds_since(time, now));
     match state {
         State::Created | State::Starting => "Created".into(),
         State::Running { started_at, paused, .. } => {
-            format!("Up {}{}", ago(started_at), if *paused { " (Paused)" } else { "" })
+            let more = match (paused, health) {
+                (true, _) => " (Paused)",
+                (false, Some(HealthStatus::Starting)) => " (health: starting)",
+                (false, Some(HealthStatus::Healthy)) => " (healthy)",
+                (false, Some(HealthStatus::Unhealthy)) => " (unhealthy)",
+                (false, None) => "",
+            };
+            format!("Up {}{more}", ago(started_at))
+        }
+        State::Restarting { status, .. } => {
+            format!("Restarting ({}) {} ago", status.exit_code, ago(&status.finished_at))
         }
         State::Exited { status, .. } => {
             format!("Exited ({}) {} ago", status.exit_code, ago(&status.finished_at))
@@ -127,14 +137,14 @@ pub fn inspect(details: &ContainerDetails) -> Value {
         "Created": record.created,
         "Path": args.first().cloned().unwrap_or_default(),
         "Args": args.get(1..).unwrap_or_default(),
-        "State": state(&container.state),
+        "State": state(&container.state, container.health.as_ref()),
         "Image": record.image.to_string(),
         "ResolvConfPath": file("resolv.conf"),
         "HostnamePath": file("hostname"),
         "HostsPath": file("hosts"),
         "LogPath": details.log.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
         "Name": format!("/{}", container.name),
-        "RestartCount": 0,
+        "RestartCount": container.restart_count,
         "Driver": "overlay2",
         "Platform": details.platform.os,
         "MountLabel": "",
@@ -150,21 +160,23 @@ pub fn inspect(details: &ContainerDetails) -> Value {
     })
 }
 
-fn state(state: &State) -> Value {
+fn state(state: &State, health: Option<&Health>) -> Value {
     let (pid, started_at) = match state {
         State::Running { pid, started_at, .. } => (*pid, started_at.as_str()),
-        State::Exited { started_at, .. } => (0, started_at.as_deref().unwrap_or(NO_TIME)),
+        State::Exited { started_at, .. } | State::Restarting { started_at, .. } => {
+            (0, started_at.as_deref().unwrap_or(NO_TIME))
+        }
         State::Created | State::Starting => (0, NO_TIME),
     };
     let ended: Option<&ExitStatus> = match state {
-        State::Exited { status, .. } => Some(status),
+        State::Exited { status, .. } | State::Restarting { status, .. } => Some(status),
         _ => None,
     };
-    json!({
+    let mut value = json!({
         "Status": state.word(),
-        "Running": state.is_running(),
+        "Running": state.is_up(),
         "Paused": state.word() == "paused",
-        "Restarting": false,
+        "Restarting": matches!(state, State::Restarting { .. }),
         "OOMKilled": ended.is_some_and(|status| status.oom_killed),
         "Dead": false,
         "Pid": pid,
@@ -172,6 +184,26 @@ fn state(state: &State) -> Value {
         "Error": ended.and_then(|status| status.error.clone()).unwrap_or_default(),
         "StartedAt": started_at,
         "FinishedAt": ended.map_or(NO_TIME, |status| &status.finished_at),
+    });
+    if let Some(health) = health {
+        value["Health"] = health_state(health);
+    }
+    value
+}
+
+fn health_state(health: &Health) -> Value {
+    let probe = |probe: &ProbeResult| {
+        json!({
+            "Start": probe.start,
+            "End": probe.end,
+            "ExitCode": probe.exit_code,
+            "Output": probe.output,
+        })
+    };
+    json!({
+        "Status": health.status.word(),
+        "FailingStreak": health.failing_streak,
+        "Log": health.log.iter().map(probe).collect::<Vec<Value>>(),
     })
 }
 
@@ -248,7 +280,7 @@ fn placing(host: &HostConfig, mounts: &[Mount]) -> Value {
         "LogConfig": log_config(&host.log),
         "NetworkMode": host.network.to_string(),
         "PortBindings": port_bindings(&host.publish),
-        "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
+        "RestartPolicy": { "Name": host.restart.name(), "MaximumRetryCount": host.restart.retries_max() },
         "AutoRemove": host.auto_remove,
         "VolumeDriver": "",
         "VolumesFrom": null,
@@ -511,13 +543,18 @@ mod tests {
         let now: Timestamp = "2026-01-01T00:02:00Z".parse().expect("a time");
         let started_at = "2026-01-01T00:01:57Z".to_string();
         let running = State::Running { pid: 1, started_at, paused: false };
-        assert_eq!(status(&running, now), "Up 3 seconds");
+        assert_eq!(status(&running, None, now), "Up 3 seconds");
+        assert_eq!(status(&running, Some(HealthStatus::Starting), now), "Up 3 seconds (health: starting)");
         let finished_at = "2026-01-01T00:00:00Z".to_string();
         let ended = ExitStatus { exit_code: 3, finished_at, oom_killed: false, error: None };
         assert_eq!(
-            status(&State::Exited { status: ended, started_at: None }, now),
+            status(&State::Exited { status: ended.clone(), started_at: None }, None, now),
             "Exited (3) 2 minutes ago"
         );
-        assert_eq!(status(&State::Created, now), "Created");
+        assert_eq!(
+            status(&State::Restarting { status: ended, started_at: None }, None, now),
+            "Restarting (3) 2 minutes ago"
+        );
+        assert_eq!(status(&State::Created, None, now), "Created");
     }
 }

@@ -5,6 +5,7 @@
 //! no hierarchy delegated, a group is nothing: limits are then errors and the rest does nothing.
 
 mod device;
+mod freezer;
 
 use std::fs;
 use std::io::{self, Write};

@@ -305,6 +305,27 @@ pub fn take_passed_fd(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Replaces this program by the one behind `exe`, with these arguments and no environment.
+///
+/// It keeps the descriptors in `kept`, by their numbers, and the signals that are blocked, whichever have arrived
+/// meanwhile. Other threads end. Returns only if it fails.
+pub fn replace_program(exe: BorrowedFd<'_>, args: &[&str], kept: &[BorrowedFd<'_>]) -> io::Error {
+    let args: Result<Vec<CString>, _> = args.iter().map(|arg| CString::new(*arg)).collect();
+    let Ok(args) = args else { return io::ErrorKind::InvalidInput.into() };
+    for fd in kept {
+        if let Err(error) = rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()) {
+            return error.into();
+        }
+    }
+    let mut argv: Vec<*const libc::c_char> = args.iter().map(|arg| arg.as_ptr()).collect();
+    argv.push(std::ptr::null());
+    let envp = [std::ptr::null()];
+    // SAFETY: both lists end with a null pointer, and they and the strings they point to outlive the call, which
+    // does not return unless it did nothing.
+    unsafe { libc::fexecve(exe.as_raw_fd(), argv.as_ptr(), envp.as_ptr()) };
+    io::Error::last_os_error()
+}
+
 /// A descriptor of the running program that can be executed as `/proc/self/fd/<n>` but not written through.
 ///
 /// A process that enters a container can be made to execute its own binary again (`#!/proc/self/exe`,

@@ -44,6 +44,7 @@ mod peers;
 mod python_hello_world;
 mod registry_serve;
 mod registry_storm;
+mod restarts;
 mod rig;
 mod rootless;
 mod round_trips;

@@ -15,6 +15,7 @@ use dhow_sys::process::CloneNamespaces;
 fn main() {
     main_if_requested(ShimHooks {
         network: dhow_container::set_up_network,
+        told: |request, told| dhow_container::told(request, told, jiff::Timestamp::now),
         exited: |removal, status| dhow_container::exited(removal, status, jiff::Timestamp::now),
         now: SystemTime::now,
     });

@@ -23,7 +23,7 @@ pub(crate) use native::{Native, groups_are_fixed, identity_in, namespaces_of};
 pub(crate) use oci::OciProgram;
 pub(crate) use program::{Stdio, Target, take_stdio};
 pub(crate) use step::Step;
-pub(crate) use sync::{Said, Sync};
+pub(crate) use sync::{Said, Sync, first_word};
 pub(crate) use user::{Identity, resolve};
 
 use crate::{Bundle, InMemory, RootMount, RuntimeChoice, StartError, WindowSize};

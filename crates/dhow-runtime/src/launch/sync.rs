@@ -130,6 +130,15 @@ impl Sync {
     }
 }
 
+/// The first word of what a process said over one end: that it is ready, or why not.
+pub(crate) fn first_word(said: &[u8]) -> Option<Result<(), StartError>> {
+    match said.split_first()? {
+        (&READY, _) => Some(Ok(())),
+        (&FAILED, json) => serde_json::from_slice(json).ok().map(Err),
+        _ => None,
+    }
+}
+
 /// Reads one byte and the descriptor that came with it.
 pub(super) fn receive(socket: &UnixStream) -> io::Result<(Option<u8>, Option<OwnedFd>)> {
     let mut byte = [0];

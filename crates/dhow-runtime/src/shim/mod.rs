@@ -1,23 +1,26 @@
 //! The process that stays with a container.
 //!
 //! It is this program, executed again by [`spawn_shim`](crate::spawn_shim), which left its parent at once. It
-//! makes the container, copies its output to the log and to attached clients, and when the container ends
-//! records that, cleans up and goes. Its life is its lock: whoever finds the lock free and no exit recorded
-//! knows that the shim was killed.
+//! makes the container, copies its output to the log and to attached clients, asks for its health, and when the
+//! container ends records that, cleans up, and goes, or executes itself [again] and starts the container anew.
+//! Its life is its lock: whoever finds the lock free and no exit recorded knows that the shim was killed.
 
+mod again;
 mod clients;
 mod log;
+mod probe;
 mod record;
 mod serve;
+mod traffic;
 
 use std::os::fd::BorrowedFd;
 use std::time::SystemTime;
 
 use crate::launch::{Created, Step};
 use crate::spawn::Role;
-use crate::{ExitStatus, StartError, exec, once};
+use crate::{ExitStatus, HealthStatus, StartError, Started, exec, once};
 
-pub(crate) use record::{InitRecord, lock_is_held, read_json, wait_for_lock};
+pub(crate) use record::{InitRecord, lock_is_held, read_json, remove, wait_for_lock, write_json};
 pub(crate) use serve::Reply;
 
 /// What a helper exits with when it could not do its work. Nobody waits for it but its logs may.
@@ -40,10 +43,23 @@ pub trait NetworkSetup {
 pub struct ShimHooks {
     /// Makes the network from [`ShimRequest::network`](crate::ShimRequest).
     pub network: fn(&serde_json::Value) -> Result<Box<dyn NetworkSetup>, String>,
-    /// Called last, with [`ShimRequest::on_exit`](crate::ShimRequest), when the container is gone and recorded.
+    /// Called with [`ShimRequest::on_exit`](crate::ShimRequest) when something happened that others may want to hear.
+    pub told: fn(&serde_json::Value, &Told),
+    /// Called last, with the same, when the container is gone and recorded.
     pub exited: fn(&serde_json::Value, &ExitStatus),
     /// The time.
     pub now: fn() -> SystemTime,
+}
+
+/// What a shim tells while its container goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The program ended, and will be started again.
+    Ended(ExitStatus),
+    /// It was started again.
+    Started(Started),
+    /// The verdict on its health has changed.
+    Health(HealthStatus),
 }
 
 /// Does the work of a helper and ends the process, if this process was started as one.
@@ -53,6 +69,7 @@ pub fn main_if_requested(hooks: ShimHooks) {
     let Some(role) = std::env::args_os().next().and_then(|argv0| Role::of(&argv0)) else { return };
     let result = match role {
         Role::Shim => serve::shim(hooks),
+        Role::ShimAgain => serve::shim_again(hooks),
         Role::Once => once::helper(hooks),
         Role::Exec => exec::helper(),
     };

@@ -86,7 +86,7 @@ pub(super) fn reserve(path: &Path) -> io::Result<()> {
 
 /// Puts a record in place in one step, in the room that was reserved for it if any was. [`sync`] makes it
 /// outlast a power failure.
-pub(super) fn write_json(path: &Path, record: &impl Serialize) -> io::Result<()> {
+pub(crate) fn write_json(path: &Path, record: &impl Serialize) -> io::Result<()> {
     let (temporary, json) = (temporary(path), serde_json::to_vec(record)?);
     let mut file = File::options().write(true).create(true).truncate(false).open(&temporary)?;
     file.write_all(&json)?;
@@ -115,7 +115,7 @@ pub(crate) fn read_json<R: DeserializeOwned>(path: &Path) -> io::Result<Option<R
 }
 
 /// Removes a file that may not be there.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -3,6 +3,7 @@
 //! The test binary is its own helper, so its `main` is ours and not libtest's; it understands a filter,
 //! `--list` and `--exact`.
 
+mod again;
 mod exec;
 mod inside;
 mod life;
@@ -18,10 +19,11 @@ type Test = (&'static str, fn());
 fn main() {
     main_if_requested(ShimHooks {
         network: |_| Ok(Box::new(life::MarkerNetwork)),
+        told: |request, told| again::mark_told(request, told),
         exited: |request, status| life::mark_exit(request, status),
         now: SystemTime::now,
     });
-    let tests: Vec<Test> = [inside::TESTS, life::TESTS, exec::TESTS].concat();
+    let tests: Vec<Test> = [inside::TESTS, life::TESTS, again::TESTS, exec::TESTS].concat();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     if has("--list") {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dhow_runtime::{
-    Bundle, ContainerSpec, ExitStatus, InMemory, LogFile, OnceRequest, OutputStream, RootMount, RunDir,
-    RuntimeChoice, RuntimeState, ShimRequest, StartError, StdinMode, launch_once, state,
+    Bundle, ContainerSpec, ExitStatus, InMemory, LogFile, OnceRequest, OutputStream, RestartPolicy,
+    RootMount, RunDir, RuntimeChoice, RuntimeState, ShimRequest, StartError, StdinMode, launch_once, state,
 };
 use tempfile::TempDir;
 
@@ -149,6 +149,8 @@ impl World {
             window: None,
             log: Some(LogFile { path: self.path("log"), bytes_max: None, files_max: 1 }),
             network: None,
+            restart: RestartPolicy::No,
+            health: None,
             on_exit: None,
         }
     }

@@ -14,6 +14,7 @@ use dhow_engine::containers::{
 use dhow_oci::Platform;
 use dhow_template::units::ram_in_bytes;
 
+use super::life_flags::LifeFlags;
 use super::refused_flags::RefusedFlags;
 use crate::error::CliError;
 
@@ -196,9 +197,6 @@ pub(crate) struct CreateFlags {
     /// Option of the log: max-size, max-file (can be repeated)
     #[arg(long, value_name = "NAME=VALUE")]
     log_opt: Vec<String>,
-    /// When to start the container again: no
-    #[arg(long, value_name = "POLICY", default_value = "no")]
-    restart: String,
     /// OCI runtime to use instead of dhow's own
     #[arg(long, value_name = "PROGRAM")]
     runtime: Option<String>,
@@ -214,12 +212,11 @@ pub(crate) struct CreateFlags {
     /// Do not show the pull
     #[arg(short, long)]
     pub quiet: bool,
-    /// Health checks are not run
-    #[arg(long, hide = true)]
-    no_healthcheck: bool,
     /// Of no effect, as in docker
     #[arg(long, hide = true)]
     disable_content_trust: bool,
+    #[command(flatten)]
+    life: LifeFlags,
     #[command(flatten)]
     refused: RefusedFlags,
     /// Print help
@@ -273,9 +270,6 @@ impl CreateFlags {
     /// What is asked for. `detached` says that nobody will be attached to standard input.
     pub(crate) fn request(&self, detached: bool) -> Result<CreateRequest, CliError> {
         self.refused.check()?;
-        if self.restart != "no" && !self.restart.is_empty() {
-            return Err(unsupported(&format!("--restart {}", self.restart)));
-        }
         if let Some(mode) = self.userns.as_deref().filter(|mode| *mode != "host" && !mode.is_empty()) {
             return Err(unsupported(&format!("--userns {mode}")));
         }
@@ -297,6 +291,7 @@ impl CreateFlags {
             labels: self.labels()?,
             expose: self.exposed()?,
             stop_signal: self.stop_signal.clone(),
+            healthcheck: self.life.health()?,
             mounts: self.mounts(&folder)?,
             volumes_from: self
                 .volumes_from
@@ -330,6 +325,7 @@ impl CreateFlags {
                 options: self.dns_option.clone(),
             },
             extra_hosts: self.add_host.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?,
+            restart: self.life.restart(self.rm)?,
             auto_remove: self.rm,
             cap_add: self.cap_add.clone(),
             cap_drop: self.cap_drop.clone(),

@@ -41,6 +41,7 @@ pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod kill;
 pub(crate) mod layers;
+mod life_flags;
 pub(crate) mod load;
 pub(crate) mod login;
 pub(crate) mod logout;

@@ -11,6 +11,8 @@ use crate::ui::Ui;
 
 /// How much of a command the table shows.
 const COMMAND_WIDTH: usize = 20;
+/// What is said of a container's health.
+const HEALTH: [&str; 4] = ["none", "starting", "healthy", "unhealthy"];
 /// How much of the mounts' names the table shows.
 const MOUNT_WIDTH: usize = 15;
 
@@ -31,6 +33,7 @@ const COLUMNS: Columns<'_> = Columns {
         ("LocalVolumes", "LOCAL VOLUMES"),
         ("Networks", "NETWORKS"),
         ("Platform", "PLATFORM"),
+        ("HealthStatus", "HEALTH"),
     ],
 };
 
@@ -73,7 +76,7 @@ pub(crate) fn run(args: &PsArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, Cli
     let last = if args.latest { Some(1) } else { usize::try_from(args.last).ok().filter(|last| *last > 0) };
     let all = args.all || last.is_some() || filters.iter().any(Filter::asks_for_state);
     let mut shown = engine.containers().list()?;
-    shown.retain(|container| (all || container.state.is_running()) && fits(container, &filters));
+    shown.retain(|container| (all || container.state.is_up()) && fits(container, &filters));
     shown.truncate(last.unwrap_or(usize::MAX));
     if args.quiet {
         for container in &shown {
@@ -104,7 +107,7 @@ fn row(container: &Container, no_trunc: bool, now: Timestamp) -> Value {
         "Command": format!("\"{}\"", cut(record.args().join(" "), COMMAND_WIDTH)),
         "CreatedAt": created_at(&record.created),
         "RunningFor": running_for(container, now),
-        "Status": status(&container.state, now),
+        "Status": status(&container.state, container.health.as_ref().map(|health| health.status), now),
         "State": container.state.word(),
         "Ports": ports_text(&ports(container)),
         "Names": container.name,
@@ -113,7 +116,12 @@ fn row(container: &Container, no_trunc: bool, now: Timestamp) -> Value {
         "LocalVolumes": record.volumes().count().to_string(),
         "Networks": record.host.network.to_string(),
         "Platform": "",
+        "HealthStatus": health(container),
     })
+}
+
+fn health(container: &Container) -> &'static str {
+    container.health.as_ref().map_or("none", |health| health.status.word())
 }
 
 /// An image that was given by its id is shown by its short one.
@@ -157,6 +165,12 @@ enum Filter {
     Network(String),
     Publish(ContainerPort),
     Expose(ContainerPort),
+    /// `none`: nobody asks.
+    Health(String),
+    /// Of a swarm, which there is none of.
+    IsTask(bool),
+    /// `default` is all there is outside of Windows.
+    Isolation(String),
 }
 
 impl Filter {
@@ -192,9 +206,14 @@ impl Filter {
             "network" => Filter::Network(value.into()),
             "publish" => Filter::Publish(port(value)?),
             "expose" => Filter::Expose(port(value)?),
-            "health" | "is-task" | "isolation" => {
-                return Err(CliError::new(format!("--filter {name} is not supported yet")));
-            }
+            "health" if HEALTH.contains(&value) => Filter::Health(value.into()),
+            "health" => return Err(invalid(": expected none, starting, healthy or unhealthy")),
+            "is-task" => match value {
+                "true" | "1" => Filter::IsTask(true),
+                "false" | "0" => Filter::IsTask(false),
+                _ => return Err(invalid(": expected true or false")),
+            },
+            "isolation" => Filter::Isolation(value.into()),
             _ => return Err(invalid("")),
         })
     }
@@ -243,6 +262,9 @@ impl Filter {
                 record.port_mappings().iter().any(|mapping| mapping.container_port == *port)
             }
             Filter::Expose(port) => record.exposed().contains(port),
+            Filter::Health(word) => health(container) == word,
+            Filter::IsTask(is_task) => !is_task,
+            Filter::Isolation(name) => name.is_empty() || name == "default",
         }
     }
 }

@@ -189,7 +189,7 @@ fn container_row(usage: &ContainerUsage, now: Timestamp) -> Value {
         "LocalVolumes": container.record.volumes().count().to_string(),
         "Size": human_size(usage.bytes),
         "RunningFor": running_for(container, now),
-        "Status": status(&container.state, now),
+        "Status": status(&container.state, container.health.as_ref().map(|health| health.status), now),
         "Names": container.name,
     })
 }
