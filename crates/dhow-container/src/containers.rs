@@ -23,6 +23,8 @@ pub(crate) const KIND: &str = "container";
 const NOTE_BYTES_MAX: u64 = 1 << 20;
 /// What a container is said to have exited with whose shim was killed: the kernel killed it too.
 const EXIT_CODE_KILLED: i32 = 137;
+/// The same of one that ran when the host went down.
+const EXIT_CODE_HOST: i32 = 255;
 
 /// The containers of a store.
 ///
@@ -159,7 +161,7 @@ impl Containers {
                 State::Restarting { status, started_at: self.started_at(id)? }
             }
             RuntimeState::Exited(status) => State::Exited { status, started_at: self.started_at(id)? },
-            RuntimeState::Dead => State::Exited { status: self.killed(), started_at: self.started_at(id)? },
+            RuntimeState::Dead => State::Exited { status: self.killed(id), started_at: self.started_at(id)? },
         })
     }
 
@@ -185,15 +187,14 @@ impl Containers {
         dhow_runtime::restart_count(&bundle).map_err(disk("read", &bundle.restarts()))
     }
 
-    fn killed(&self) -> ExitStatus {
-        ExitStatus {
-            exit_code: EXIT_CODE_KILLED,
-            finished_at: (self.clock)().to_string(),
-            oom_killed: false,
-            error: Some(
-                "the process that looked after the container was killed, or the host went down".into(),
-            ),
-        }
+    /// How a container ended whose shim is gone. With its run-time folder, the host has gone down.
+    fn killed(&self, id: &str) -> ExitStatus {
+        let (exit_code, error) = match self.run_dir(id).dir().exists() {
+            true => (EXIT_CODE_KILLED, "the process that looked after the container was killed"),
+            false => (EXIT_CODE_HOST, "the host went down while the container ran"),
+        };
+        let finished_at = (self.clock)().to_string();
+        ExitStatus { exit_code, finished_at, oom_killed: false, error: Some(error.into()) }
     }
 
     /// Writes down that the shim is gone, and gives back what it held. Whoever is busy with the container, or was
@@ -205,7 +206,9 @@ impl Containers {
             state => return self.translate(id, state),
         }
         self.reconcile_networks();
-        let (status, path) = (self.killed(), self.bundle(id).exit());
+        // Nobody is left who would tell of what still runs.
+        freeze::remove_group(id).map_err(disk("remove the control group of", self.bundle(id).dir()))?;
+        let (status, path) = (self.killed(id), self.bundle(id).exit());
         write_note(&path, &status)?;
         self.tell_end(id);
         Ok(State::Exited { status, started_at: self.started_at(id)? })

@@ -4,6 +4,7 @@
 //! there each time, so any number of processes may work on the same containers and any of them may be killed.
 #![forbid(unsafe_code)]
 
+mod boot;
 mod commit;
 mod containers;
 mod create;
@@ -26,6 +27,8 @@ mod remove;
 mod request;
 mod signal;
 mod start;
+mod stats;
+mod top;
 mod usage;
 mod volume;
 mod volumes;
@@ -57,5 +60,7 @@ pub use request::{
 };
 pub use signal::{AttachError, RestartError, StopOptions};
 pub use start::{exited, told};
+pub use stats::Sample;
+pub use top::{Processes, TopError};
 pub use usage::VolumeUsage;
 pub use volumes::{ANONYMOUS_LABEL, Volume, VolumeRequest};

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dhow_runtime::{Attached, ExitStatus};
+use dhow_runtime::{Attached, ExitStatus, StopMeaning};
 use dhow_sys::signal;
 
 use crate::containers::Containers;
@@ -37,11 +37,24 @@ pub struct StopOptions {
 impl Containers {
     /// Asks a container's program to end, and makes it if it does not. One that does not run is left alone.
     pub fn stop(&self, text: &str, options: &StopOptions) -> Result<(), SignalError> {
-        let container = self.find(text)?;
+        self.stop_as(self.find(text)?, options, StopMeaning::ForGood)
+    }
+
+    /// The same when the host goes down: the container comes back with the host if its policy says so.
+    pub fn stop_for_now(&self, container: Container, options: &StopOptions) -> Result<(), SignalError> {
+        self.stop_as(container, options, StopMeaning::ForNow)
+    }
+
+    fn stop_as(
+        &self,
+        container: Container,
+        options: &StopOptions,
+        meaning: StopMeaning,
+    ) -> Result<(), SignalError> {
         match container.state {
             State::Running { .. } => {}
             State::Restarting { .. } => {
-                self.stop_restarts(&container.id, true)?;
+                self.note_stop(&container.id, meaning)?;
                 self.wait_for_shim(&container.id)?;
                 self.tell(&container, "stop", &[]);
                 return Ok(());
@@ -56,12 +69,12 @@ impl Containers {
         };
         let timeout = options.timeout_s.or(container.record.host.stop_timeout_s).unwrap_or(STOP_TIMEOUT_S);
         // Before it may end of it.
-        self.stop_restarts(&container.id, true)?;
+        self.note_stop(&container.id, meaning)?;
         self.tell(&container, "kill", &[("signal", number.to_string())]);
         self.send(&container.id, number)?;
         let limit = u64::try_from(timeout).ok().map(Duration::from_secs);
         if !self.ends_within(&container.id, limit)? {
-            self.end_by_force(&container)?;
+            self.end_by_force_as(&container, meaning)?;
         }
         self.tell(&container, "stop", &[]);
         Ok(())
@@ -79,7 +92,8 @@ impl Containers {
         let configured = &container.record.config.stop_signal;
         let is_end =
             number == KILL_SIGNAL || configured.is_empty() || signal::parse(configured) == Some(number);
-        self.stop_restarts(&container.id, is_end)?;
+        let meaning = if is_end { StopMeaning::ForGood } else { StopMeaning::ByUser };
+        self.note_stop(&container.id, meaning)?;
         if matches!(container.state, State::Restarting { .. }) {
             return Ok(());
         }
@@ -196,11 +210,10 @@ impl Containers {
         Ok((container, attached))
     }
 
-    /// Notes that a user stopped the container. `for_good`: it is not started again by itself.
-    fn stop_restarts(&self, id: &str, for_good: bool) -> Result<(), DiskError> {
-        let bundle = self.bundle(id);
-        dhow_runtime::stop_restarts(&self.run_dir(id), &bundle, for_good)
-            .map_err(disk("note the stop in", bundle.dir()))
+    /// Notes what the end means that is about to come.
+    fn note_stop(&self, id: &str, meaning: StopMeaning) -> Result<(), DiskError> {
+        let (run_dir, bundle) = (self.run_dir(id), self.bundle(id));
+        dhow_runtime::note_stop(&run_dir, &bundle, meaning).map_err(disk("note the stop in", bundle.dir()))
     }
 
     /// Sends a signal, also to a container that is held. False: it does not run.
@@ -221,7 +234,15 @@ impl Containers {
 
     /// Kills a container and waits until its shim has given everything back.
     pub(crate) fn end_by_force(&self, container: &Container) -> Result<(), SignalError> {
-        self.stop_restarts(&container.id, true)?;
+        self.end_by_force_as(container, StopMeaning::ForGood)
+    }
+
+    fn end_by_force_as(&self, container: &Container, meaning: StopMeaning) -> Result<(), SignalError> {
+        // Somebody who only wants to remove it may have found the disk full.
+        let noted = self.note_stop(&container.id, meaning);
+        if !container.record.host.restart.is_no() {
+            noted?;
+        }
         let deadline = Instant::now() + KILL_TIMEOUT;
         // A container that is being started is not there to be killed yet.
         while Instant::now() < deadline {

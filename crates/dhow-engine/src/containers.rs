@@ -17,6 +17,7 @@ pub use dhow_container::{
     VolumeError, VolumeMount, VolumeOptionError, VolumeRequest, VolumeUsage, parse_mount, parse_tmpfs,
     parse_volume, short_id,
 };
+pub use dhow_container::{Processes, Sample, TopError};
 pub use dhow_image::FindError as FindImageError;
 pub use dhow_net::{
     Attached as NetworkAttached, BoundPort, ContainerPort, HostPort, MacAddress, PortError, PortMapping,
@@ -104,6 +105,11 @@ impl Engine {
     /// The containers: making, starting, stopping, removing them, and all else a command does with one.
     pub fn containers(&self) -> Containers {
         Containers::new(self.images.clone(), &self.settings.run, self.settings.clock)
+    }
+
+    /// The processes of a running container, as the host's `ps` shows them.
+    pub fn top(&self, text: &str, args: &[String]) -> Result<Processes, TopError> {
+        self.containers().top(text, args, &self.settings.helper_folders)
     }
 
     /// Everything there is to know about a container, found by id, name or the beginning of an id.

@@ -110,16 +110,34 @@ pub fn health(bundle: &Bundle) -> io::Result<Option<Health>> {
     shim::read_json(&bundle.health())
 }
 
-/// Notes that a user stopped a container. `for_good`: it is not started again when it ends, whatever its policy.
+/// What the end of a container means that somebody asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopMeaning {
+    /// Its user had a hand in it, which matters to the policy `unless-stopped`.
+    ByUser,
+    /// Its user wants it to stop: it is not started again whatever its policy.
+    ForGood,
+    /// The host goes down: it is not started again before that is up.
+    ForNow,
+}
+
+/// Notes what the end of a container, which is about to be brought about, means.
 ///
 /// A shim that waits for the next start hears of it at once.
-pub fn stop_restarts(run_dir: &RunDir, bundle: &Bundle, for_good: bool) -> io::Result<()> {
-    File::create(bundle.stopped())?;
-    if for_good {
+pub fn note_stop(run_dir: &RunDir, bundle: &Bundle, meaning: StopMeaning) -> io::Result<()> {
+    if meaning != StopMeaning::ForNow {
+        File::create(bundle.stopped())?;
+    }
+    if meaning != StopMeaning::ByUser {
         File::create(bundle.no_restart())?;
         wake(run_dir);
     }
     Ok(())
+}
+
+/// Whether a user stopped the container since it was started.
+pub fn was_stopped(bundle: &Bundle) -> bool {
+    bundle.stopped().exists()
 }
 
 /// Replaces the restart policy of a container that may be running.

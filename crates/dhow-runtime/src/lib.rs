@@ -34,8 +34,8 @@ mod status;
 pub use attach::{AttachEnd, AttachStreams, Attached, SignalProxy};
 pub use bundle::{Bundle, RunDir};
 pub use client::{
-    health, init_of, is_alive, restart_count, set_restart_policy, signal, spawn_shim, spawn_shim_attached,
-    state, stop_restarts, wait,
+    StopMeaning, health, init_of, is_alive, note_stop, restart_count, set_restart_policy, signal, spawn_shim,
+    spawn_shim_attached, state, wait, was_stopped,
 };
 pub use container::{
     BindHow, ContainerSpec, IdMap, IdRange, MountSpec, NamespaceChoice, Namespaces, Propagation, Resources,

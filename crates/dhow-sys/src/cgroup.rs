@@ -6,6 +6,7 @@
 
 mod device;
 mod freezer;
+mod usage;
 
 use std::fs;
 use std::io::{self, Write};
@@ -14,6 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 pub use device::{DeviceKind, DeviceRule};
+pub use usage::Usage;
 
 /// The v1 hierarchies a group is made in. The others cost a directory each and serve nothing here.
 const V1_CONTROLLERS: [&str; 8] =
@@ -134,14 +136,16 @@ impl Cgroup {
         Ok(Entrance(files.collect::<io::Result<_>>()?))
     }
 
-    /// The processes in the group.
+    /// The processes in the group and in the groups below it.
     pub fn processes(&self) -> io::Result<Vec<i32>> {
-        let Some((_, directory)) = self.directories().into_iter().next() else { return Ok(Vec::new()) };
-        match fs::read_to_string(directory.join("cgroup.procs")) {
-            Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(error),
+        let mut processes = Vec::new();
+        // A privileged container may have made groups below its own in one hierarchy only.
+        for (_, directory) in self.directories() {
+            processes_below(&directory, &mut processes)?;
         }
+        processes.sort_unstable();
+        processes.dedup();
+        Ok(processes)
     }
 
     /// Kills every process in the group.
@@ -164,12 +168,9 @@ impl Cgroup {
         Err(io::Error::other("processes of the control group do not die"))
     }
 
-    /// Removes the group, which must be empty. One that is gone is fine.
+    /// Removes the group and those below it, which must be empty. One that is gone is fine.
     pub fn remove(&self) -> io::Result<()> {
-        for (_, directory) in self.directories() {
-            remove_directory(&directory)?;
-        }
-        Ok(())
+        self.directories().iter().try_for_each(|(_, directory)| remove_tree(directory))
     }
 
     /// Whether the kernel killed a process of the group for want of memory.
@@ -394,6 +395,36 @@ fn kill_if_there(pid: i32) {
     let Some(pid) = rustix::process::Pid::from_raw(pid) else { return };
     // It may have ended since it was listed, which is what we want.
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+fn processes_below(directory: &Path, processes: &mut Vec<i32>) -> io::Result<()> {
+    match fs::read_to_string(directory.join("cgroup.procs")) {
+        Ok(text) => processes.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
+        // It was removed while we looked.
+        Err(error) if is_gone(&error) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    below(directory)?.iter().try_for_each(|directory| processes_below(directory, processes))
+}
+
+/// The groups right below one.
+fn below(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if is_gone(&error) => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    Ok(entries.flatten().filter(is_dir).map(|entry| entry.path()).collect())
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
+}
+
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    below(directory)?.iter().try_for_each(|directory| remove_tree(directory))?;
+    remove_directory(directory)
 }
 
 /// The kernel needs a moment after the last process ended.

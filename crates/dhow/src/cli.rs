@@ -106,8 +106,12 @@ enum Command {
     Run(Box<commands::run::RunArgs>),
     /// Start stopped containers
     Start(commands::start::StartArgs),
+    /// Show what containers use, until it is interrupted
+    Stats(commands::stats::StatsArgs),
     /// Stop running containers
     Stop(commands::stop::StopArgs),
+    /// Show the processes of a running container
+    Top(commands::top::TopArgs),
     /// Let the processes of paused containers go on
     Unpause(commands::unpause::UnpauseArgs),
     /// Manage volumes
@@ -246,6 +250,8 @@ fn dispatch(command: Command, ui: &mut Ui) -> Result<u8, CliError> {
         Command::Rm(args) => commands::rm::run(&args, &open()?, ui),
         Command::Run(args) => commands::run::run(&args, &open()?, ui),
         Command::Start(args) => commands::start::run(&args, &open()?, ui),
+        Command::Stats(args) => commands::stats::run(&args, &open()?, ui),
+        Command::Top(args) => commands::top::run(&args, &open()?, ui),
         Command::Stop(args) => commands::stop::run(&args, &open()?, ui),
         Command::Unpause(args) => commands::unpause::run(&args, &open()?, ui),
         Command::Volume(args) => commands::volume::run(&args, &open()?, ui),

@@ -27,6 +27,7 @@ mod build_sources;
 mod build_ssh;
 mod build_why;
 mod cache;
+mod container_commands;
 mod containers;
 mod differential;
 mod explore;

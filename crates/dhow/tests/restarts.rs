@@ -74,7 +74,7 @@ fn only_who_is_not_stopped_by_a_user_comes_back() {
     rig.ok("docker wait web");
     assert_eq!(
         inspect(&rig, "web")["State"]["ExitCode"],
-        138,
+        9,
         "docker's kill means the end whatever the signal"
     );
     rig.ok("docker start web");
@@ -139,4 +139,43 @@ fn a_health_check_of_the_image_is_run_unless_it_is_not_wanted() {
     rig.ok("docker run -d --name two --no-healthcheck ill");
     assert_eq!(inspect(&rig, "two")["State"]["Health"], Value::Null);
     assert_eq!(rig.ok("docker ps -a --filter health=none --format '{{.Names}}'"), "two");
+}
+
+/// Does to a rig what a reboot does: its shims are gone, and with them its run-time folder.
+fn reboot(rig: &Rig) {
+    for name in rig.ok("docker ps --format '{{.Names}}'").lines() {
+        let pid = inspect(rig, name)["State"]["Pid"].as_i64().expect("a number");
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+        let (_, fields) = stat.rsplit_once(')').expect("the name is in brackets");
+        let shim = fields.split_whitespace().nth(1).expect("a parent").to_owned();
+        rig.ok(&format!("kill -9 {shim}"));
+        rig.eventually("the container is gone", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
+    }
+    std::fs::remove_dir_all(rig.path("run/containers")).expect("it was there");
+}
+
+#[test]
+fn after_a_reboot_records_tell_the_truth_and_containers_come_back_that_are_to() {
+    let Some(rig) = with_busybox() else { return };
+    for (name, policy) in
+        [("plain", "no"), ("always", "always"), ("stopped", "unless-stopped"), ("unless", "unless-stopped")]
+    {
+        rig.ok(&format!("docker run -d --name {name} --restart {policy} busybox sleep 600"));
+    }
+    rig.ok("docker stop -t 0 stopped");
+    rig.ok("docker create --name never --restart always busybox sleep 600");
+    reboot(&rig);
+    for name in ["plain", "always", "unless"] {
+        let state = inspect(&rig, name)["State"].clone();
+        assert_eq!((&state["Status"], &state["ExitCode"]), (&"exited".into(), &255.into()), "{state}");
+        assert_eq!((&state["Pid"], &state["Running"]), (&0.into(), &false.into()));
+    }
+    assert_eq!(rig.ok("docker ps -q"), "");
+    assert_eq!(rig.ok("dhow system start"), "always\nunless");
+    assert_eq!(rig.ok("docker ps --format '{{.Names}}'"), "unless\nalways");
+    assert_eq!(rig.ok("dhow system start"), "", "they run");
+    let stopped = rig.ok("dhow system stop -t 0");
+    assert_eq!(stopped.lines().count(), 2, "{stopped}");
+    assert_eq!(rig.ok("docker ps -q"), "");
+    assert_eq!(rig.ok("dhow system start"), "always\nunless", "a host that goes down is no user who stops");
 }

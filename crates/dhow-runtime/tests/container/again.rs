@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use dhow_runtime::shim::Told;
 use dhow_runtime::{
-    HealthCheck, HealthStatus, RestartPolicy, RuntimeState, health, restart_count, set_restart_policy,
-    signal, spawn_shim, stop_restarts, wait,
+    HealthCheck, HealthStatus, RestartPolicy, RuntimeState, StopMeaning, health, note_stop, restart_count,
+    set_restart_policy, signal, spawn_shim, wait,
 };
 use serde_json::json;
 
@@ -64,7 +64,7 @@ fn a_wait_for_the_next_start_can_be_broken_off() {
     let world = World::shell("exit 4");
     start(&world, RestartPolicy::Always, None);
     eventually("it waits", || matches!(world.state(), RuntimeState::Restarting(_)));
-    stop_restarts(&world.run_dir(), &world.bundle(), true).unwrap();
+    note_stop(&world.run_dir(), &world.bundle(), StopMeaning::ForGood).unwrap();
     let status = wait(&world.run_dir(), &world.bundle()).unwrap().unwrap();
     assert_eq!(world.state(), RuntimeState::Exited(status.clone()));
     assert_eq!(status.exit_code, 4);
@@ -72,10 +72,14 @@ fn a_wait_for_the_next_start_can_be_broken_off() {
 }
 
 fn what_its_user_stopped_is_not_started_again() {
-    for (policy, for_good) in [(RestartPolicy::Always, true), (RestartPolicy::UnlessStopped, false)] {
+    for (policy, meaning) in [
+        (RestartPolicy::Always, StopMeaning::ForGood),
+        (RestartPolicy::Always, StopMeaning::ForNow),
+        (RestartPolicy::UnlessStopped, StopMeaning::ByUser),
+    ] {
         let world = World::shell("sleep 1000");
         start(&world, policy, None);
-        stop_restarts(&world.run_dir(), &world.bundle(), for_good).unwrap();
+        note_stop(&world.run_dir(), &world.bundle(), meaning).unwrap();
         assert!(signal(&world.run_dir(), 9).unwrap());
         assert_eq!(wait(&world.run_dir(), &world.bundle()).unwrap().unwrap().exit_code, 137);
         assert_eq!(restart_count(&world.bundle()).unwrap(), 0, "{policy}");

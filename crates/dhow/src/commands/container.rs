@@ -3,7 +3,7 @@ use dhow_engine::Engine;
 
 use super::{
     attach, commit, container_inspect, container_prune, create, exec, export, kill, logs, pause, port, ps,
-    rename, restart, rm, run as run_command, start, stop, unpause, wait,
+    rename, restart, rm, run as run_command, start, stats, stop, top, unpause, wait,
 };
 use crate::error::CliError;
 use crate::ui::Ui;
@@ -54,8 +54,12 @@ enum ContainerCommand {
     Run(Box<run_command::RunArgs>),
     /// Start stopped containers
     Start(start::StartArgs),
+    /// Show what containers use, until it is interrupted
+    Stats(stats::StatsArgs),
     /// Stop running containers
     Stop(stop::StopArgs),
+    /// Show the processes of a running container
+    Top(top::TopArgs),
     /// Let the processes of paused containers go on
     Unpause(unpause::UnpauseArgs),
     /// Wait until containers end, and print their exit codes
@@ -81,6 +85,8 @@ pub(crate) fn run(args: &ContainerArgs, engine: &Engine, ui: &mut Ui) -> Result<
         ContainerCommand::Rm(args) => rm::run(args, engine, ui),
         ContainerCommand::Run(args) => run_command::run(args, engine, ui),
         ContainerCommand::Start(args) => start::run(args, engine, ui),
+        ContainerCommand::Stats(args) => stats::run(args, engine, ui),
+        ContainerCommand::Top(args) => top::run(args, engine, ui),
         ContainerCommand::Stop(args) => stop::run(args, engine, ui),
         ContainerCommand::Unpause(args) => unpause::run(args, engine, ui),
         ContainerCommand::Wait(args) => wait::run(args, engine, ui),

@@ -1,6 +1,6 @@
 use dhow_engine::Engine;
 
-use super::{events, info, system_df, system_prune};
+use super::{events, info, system_df, system_prune, system_start};
 use crate::error::{CliError, EXIT_FAILURE};
 use crate::ui::Ui;
 
@@ -24,6 +24,10 @@ enum SystemCommand {
     Info(info::InfoArgs),
     /// Remove what is not used: stopped containers, images, the build cache
     Prune(system_prune::SystemPruneArgs),
+    /// Start the containers that are to run when the host is up
+    Start(system_start::SystemStartArgs),
+    /// Stop all containers so that `system start` starts them again
+    Stop(system_start::SystemStopArgs),
 }
 
 pub(crate) fn run(args: SystemArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
@@ -33,6 +37,8 @@ pub(crate) fn run(args: SystemArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, 
         SystemCommand::Events(args) => events::run(&args, engine, ui),
         SystemCommand::Info(args) => info::run(&args, engine, ui),
         SystemCommand::Prune(args) => system_prune::run(&args, engine, ui),
+        SystemCommand::Start(args) => system_start::start(&args, engine, ui),
+        SystemCommand::Stop(args) => system_start::stop(&args, engine, ui),
     }
 }
 
