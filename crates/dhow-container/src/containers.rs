@@ -131,8 +131,10 @@ impl Containers {
         let record: ContainerRecord =
             serde_json::from_str(&body).map_err(|source| FindError::Damaged { id: id.clone(), source })?;
         let state = self.state(&id)?;
-        let attached =
-            if state.is_running() { read_note::<Attached>(&self.attached_path(&id))? } else { None };
+        let attached = match state.is_running() {
+            true => read_note::<Vec<Attached>>(&self.attached_path(&id))?.unwrap_or_default(),
+            false => Vec::new(),
+        };
         let (health, restart_count) = (self.health(&id, &record, &state)?, self.restart_count(&id)?);
         Ok(Container { name: name.unwrap_or_default(), record, state, attached, health, restart_count, id })
     }
@@ -216,11 +218,12 @@ impl Containers {
 
     /// Takes back what dead shims had on the networks.
     pub(crate) fn reconcile_networks(&self) {
-        let config = crate::network::default_network(&self.run);
-        if config.run_dir.exists() {
-            // Otherwise the next container on the network does it.
-            let _ = dhow_net::reconcile(&config);
-        }
+        // What cannot be looked up is kept.
+        let is_known = |id: &str| self.network_records().get(id).map_or(true, |record| record.is_some());
+        let root = self.store().root();
+        let now = (self.clock)().into();
+        // Otherwise the next container on the network does it.
+        let _ = dhow_net::reconcile(&crate::network::networks_dir(&self.run), Some(root), &is_known, now);
     }
 
     fn lock_path(&self, id: &str) -> PathBuf {

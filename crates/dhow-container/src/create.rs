@@ -5,7 +5,7 @@ use std::fs;
 
 use dhow_net::ContainerPort;
 use dhow_oci::{ContainerConfig, Digest, ImageConfig};
-use dhow_runtime::{ContainerSpec, IdMap, NamespaceChoice, Namespaces, SeccompChoice};
+use dhow_runtime::{Bundle, ContainerSpec, IdMap, NamespaceChoice, Namespaces, SeccompChoice};
 use dhow_snapshot::{SnapshotName, Snapshotter as _};
 use dhow_store::{Lease, PutRecordError, Ref};
 
@@ -40,6 +40,7 @@ impl Containers {
             return Err(CreateError::NameTaken { name: name.into(), holder: holder.key });
         }
         check_host(&request.host)?;
+        let request = &self.with_networks(request)?;
         if let Some(signal) =
             request.stop_signal.as_ref().filter(|signal| dhow_sys::signal::parse(signal).is_none())
         {
@@ -111,20 +112,21 @@ impl Draft<'_> {
         let view = snapshots.view(parents)?;
         let mounts = self.mounts(request, &config, &view)?;
         let (image_name, host) = (request.image.clone(), request.host.clone());
-        let record = ContainerRecord { created, image, image_name, config, host, mounts };
+        let networks = containers.endpoints(&host, &request.networks)?;
+        let record = ContainerRecord { created, image, image_name, config, host, mounts, networks };
         self.write_bundle(&record)?;
         self.record(name, &record, parents)
     }
 
     fn write_bundle(&self, record: &ContainerRecord) -> Result<(), CreateError> {
         let bundle = self.containers.bundle(self.id);
+        if let NetworkMode::Container(other) = &record.host.network {
+            return self.containers.write_sharing_spec(self.id, record, other, None);
+        }
         let files = ContainerFiles::new(&bundle, self.id, record);
         files.write()?;
-        let spec = spec(self.containers, self.id, record, &files)?.to_spec()?;
-        let path = bundle.config();
-        let json = serde_json::to_vec(&spec).expect("an OCI configuration serializes");
-        fs::write(&path, json).map_err(disk("write", &path))?;
-        Ok(())
+        let spec = spec(self.containers, self.id, record, &files)?;
+        write_spec(&bundle, &spec)
     }
 
     /// Makes the container visible, under the wanted name or one that is free.
@@ -177,10 +179,14 @@ fn check_host(host: &HostConfig) -> Result<(), CreateError> {
     if host.uts_host && host.hostname.is_some() {
         return Err(CreateError::Conflict("hostname and the UTS mode"));
     }
-    if host.network != NetworkMode::Bridge && (host.ip.is_some() || host.mac.is_some()) {
-        return Err(CreateError::Conflict("an address and the network mode"));
-    }
     Ok(())
+}
+
+/// Writes the OCI configuration of a container.
+pub(crate) fn write_spec(bundle: &Bundle, spec: &ContainerSpec) -> Result<(), CreateError> {
+    let path = bundle.config();
+    let json = serde_json::to_vec(&spec.to_spec()?).expect("an OCI configuration serializes");
+    Ok(fs::write(&path, json).map_err(disk("write", &path))?)
 }
 
 /// How the image wants to be run, with what the user wants instead.
@@ -216,7 +222,7 @@ fn merge(mut config: ContainerConfig, request: &CreateRequest) -> ContainerConfi
 }
 
 /// The container in the runtime's words.
-fn spec(
+pub(crate) fn spec(
     containers: &Containers,
     id: &str,
     record: &ContainerRecord,

@@ -10,6 +10,7 @@ use dhow_store::{DatabaseError, LeaseError};
 use crate::local_driver::VolumeOptionError;
 use crate::mount::MountError;
 use crate::name::InvalidName;
+use crate::networks::{FindNetworkError, JoinNetworkError};
 use crate::request::LimitsError;
 
 /// Why a text does not lead to a container.
@@ -118,6 +119,12 @@ pub enum CreateError {
     /// A health check that makes no sense.
     #[error(transparent)]
     Health(#[from] crate::health::HealthError),
+    /// It cannot be on a network.
+    #[error(transparent)]
+    Network(#[from] JoinNetworkError),
+    /// A container whose names were wanted.
+    #[error("could not get container for {0}: No such container: {0}")]
+    LinkTarget(String),
     /// Not a signal.
     #[error("invalid signal: {0}")]
     Signal(String),
@@ -278,6 +285,28 @@ pub enum StartError {
     /// A volume cannot be mounted.
     #[error(transparent)]
     Volume(Box<VolumeError>),
+    /// A network it was made for was removed.
+    #[error("failed to set up container networking: network {0} not found")]
+    NoNetwork(String),
+    /// A network it was made for cannot be looked up.
+    #[error(transparent)]
+    Network(#[from] FindNetworkError),
+    /// The container whose network it shares does not run.
+    #[error("cannot join network of a non running container: {0}")]
+    PeerStopped(String),
+    /// A container it knows by name does not run, or is not on the default network.
+    #[error("Cannot link to a non running container: /{target} AS /{name}/{alias}")]
+    LinkToStopped {
+        /// The other container.
+        target: String,
+        /// This one.
+        name: String,
+        /// What it calls the other.
+        alias: String,
+    },
+    /// Its configuration could not be written.
+    #[error(transparent)]
+    WriteSpec(Box<CreateError>),
     /// The disk failed us.
     #[error(transparent)]
     Io(#[from] DiskError),

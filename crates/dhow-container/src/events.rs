@@ -9,6 +9,7 @@ use dhow_store::Event;
 use jiff::Timestamp;
 
 use crate::containers::{Containers, KIND};
+use crate::networks::membership_events;
 use crate::record::{Container, State};
 
 impl Containers {
@@ -20,7 +21,7 @@ impl Containers {
     /// Tells that a container was started. Its shim may have told already, or that it ended.
     pub(crate) fn tell_start(&self, container: &Container, started_at: &str) {
         self.tell_volumes(container, "mount", started_at);
-        self.write(&start(container, started_at).into_iter().collect::<Vec<_>>());
+        self.write(&start(container, started_at));
     }
 
     /// Tells how a container ended. That it was started comes first, whoever tells it.
@@ -32,7 +33,7 @@ impl Containers {
             return;
         };
         let mut events: Vec<Event> =
-            started_at.iter().filter_map(|started_at| start(&container, started_at)).collect();
+            started_at.iter().flat_map(|started_at| start(&container, started_at)).collect();
         events.extend(end(&container, status, started_at.as_deref()));
         self.write(&events);
         self.tell_volumes(&container, "unmount", &status.finished_at);
@@ -45,8 +46,12 @@ impl Containers {
     }
 }
 
-fn start(container: &Container, started_at: &str) -> Option<Event> {
-    Some(event(container, "start", started_at.parse().ok()?, &[]))
+/// It joins its networks first.
+fn start(container: &Container, started_at: &str) -> Vec<Event> {
+    let Ok(time) = started_at.parse() else { return Vec::new() };
+    let mut events = membership_events(container, "connect", time);
+    events.push(event(container, "start", time, &[]));
+    events
 }
 
 fn end(container: &Container, status: &ExitStatus, started_at: Option<&str>) -> Vec<Event> {
@@ -55,7 +60,9 @@ fn end(container: &Container, status: &ExitStatus, started_at: Option<&str>) -> 
     let seconds = started.map_or(0, |started| finished.as_second() - started.as_second());
     let oom = status.oom_killed.then(|| event(container, "oom", finished, &[]));
     let more = [("exitCode", status.exit_code.to_string()), ("execDuration", seconds.to_string())];
-    oom.into_iter().chain([event(container, "die", finished, &more)]).collect()
+    let mut events: Vec<Event> = oom.into_iter().chain([event(container, "die", finished, &more)]).collect();
+    events.extend(membership_events(container, "disconnect", finished));
+    events
 }
 
 fn event(container: &Container, action: &str, time: Timestamp, more: &[(&str, String)]) -> Event {

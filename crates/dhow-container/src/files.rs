@@ -51,7 +51,7 @@ impl<'a> ContainerFiles<'a> {
     pub(crate) fn write(&self) -> Result<(), DiskError> {
         let hosts = match self.record.host.network {
             NetworkMode::Host => read_host_file(HOSTS) + &extra_lines(&self.hosts_file()),
-            NetworkMode::Bridge | NetworkMode::None => self.hosts_file().text(None),
+            _ => self.hosts_file().text(&[]),
         };
         let files = [
             (self.resolv_conf(), self.resolv_text()),
@@ -63,8 +63,8 @@ impl<'a> ContainerFiles<'a> {
 
     fn resolv_text(&self) -> String {
         match self.record.host.network {
-            NetworkMode::Bridge => dhow_net::resolv_conf(&self.dns()),
-            NetworkMode::Host | NetworkMode::None => {
+            NetworkMode::Bridge | NetworkMode::User(_) => dhow_net::resolv_conf(&self.dns()),
+            NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_) => {
                 let dns = &self.record.host.dns;
                 let mut text = match dns.servers.is_empty() {
                     true => read_host_file(RESOLV_CONF),

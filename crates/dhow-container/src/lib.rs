@@ -22,9 +22,11 @@ mod mount;
 mod mount_flag;
 mod name;
 mod network;
+mod networks;
 mod record;
 mod remove;
 mod request;
+mod share;
 mod signal;
 mod start;
 mod stats;
@@ -51,12 +53,17 @@ pub use mount::{
 };
 pub use mount_flag::parse_mount;
 pub use name::{InvalidName, check_name, short_id};
-pub use network::{BridgeRequest, HostsFile, NetworkRequest, default_network, setup as set_up_network};
+pub use network::{HostsFile, NetworkPlan, NetworkRequest, default_network, setup as set_up_network};
+pub use networks::{
+    AddressPool, BridgeOptions, CreateNetworkError, CreateNetworkRequest, DisconnectNetworkError,
+    EndpointConfig, EndpointError, EndpointOptionError, FindNetworkError, JoinNetworkError, Member,
+    NetworkInfo, NetworkOptionError, NetworkRecord, PoolRequest, RemoveNetworkError, endpoint_id,
+};
 pub use record::{Container, ContainerRecord, Mount, MountKind, State};
 pub use remove::RemoveOptions;
 pub use request::{
-    CreateRequest, DnsOptions, HostConfig, Limits, LimitsError, LogConfig, NetworkMode, NetworkModeError,
-    Ulimit, UlimitError,
+    CreateRequest, DnsOptions, HostConfig, Limits, LimitsError, Link, LogConfig, NetworkMode, Ulimit,
+    UlimitError,
 };
 pub use signal::{AttachError, RestartError, StopOptions};
 pub use start::{exited, told};

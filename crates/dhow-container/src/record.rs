@@ -1,6 +1,6 @@
 //! What is remembered of a container, and how it is doing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use dhow_net::{Attached, ContainerPort, PortMapping};
@@ -9,6 +9,7 @@ use dhow_runtime::{ExitStatus, Health};
 use serde::{Deserialize, Serialize};
 
 use crate::mount::BindOptions;
+use crate::networks::EndpointConfig;
 use crate::request::HostConfig;
 
 /// The body of a container's record: all that was decided when it was made.
@@ -26,6 +27,9 @@ pub struct ContainerRecord {
     pub host: HostConfig,
     /// What is mounted, besides the file systems every container has.
     pub mounts: Vec<Mount>,
+    /// The networks it is on while it runs, by name.
+    #[serde(default)]
+    pub networks: BTreeMap<String, EndpointConfig>,
 }
 
 /// Something mounted in a container.
@@ -127,8 +131,8 @@ pub struct Container {
     pub record: ContainerRecord,
     /// How it is doing.
     pub state: State,
-    /// Its place on the default network, while it has one.
-    pub attached: Option<Attached>,
+    /// Its places on networks while it runs, best way out first.
+    pub attached: Vec<Attached>,
     /// How its health is or was in its last run, if anybody asks for it.
     pub health: Option<Health>,
     /// How often it was started again by itself since its user started it.

@@ -57,6 +57,8 @@ impl Containers {
     /// Gives a container another name.
     pub fn rename(&self, text: &str, name: &str) -> Result<(), RenameError> {
         let container = self.find(text)?;
+        // Its networks are not to change meanwhile.
+        let _lock = self.lock(&container.id).map_err(FindError::from)?;
         let name = check_name(name)?;
         if name == container.name {
             return Err(RenameError::Same);
@@ -68,6 +70,8 @@ impl Containers {
             error => RenameError::Store(error),
         })?;
         let renamed = Container { name: name.to_owned(), ..container.clone() };
+        // One that cannot be told keeps answering to the old name until its next start.
+        let _ = self.tell_shim(&renamed);
         self.tell(&renamed, "rename", &[("oldName", container.name)]);
         Ok(())
     }

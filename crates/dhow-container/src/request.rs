@@ -1,16 +1,18 @@
 //! What a user asks for when a container is made: plain data.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::convert::Infallible;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use dhow_net::{ContainerPort, DnsConfig, MacAddress, PortMapping};
+use dhow_net::{ContainerPort, DnsConfig, PortMapping};
 use dhow_oci::{HealthConfig, Platform};
 use dhow_runtime::RestartPolicy;
 use serde::{Deserialize, Serialize};
 
 use crate::mount::MountRequest;
+use crate::networks::EndpointConfig;
 
 /// A container to be made. What is left out comes from the image, then from Docker's habits.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +45,8 @@ pub struct CreateRequest {
     pub mounts: Vec<MountRequest>,
     /// Containers whose mounts it gets too, and whether read-only.
     pub volumes_from: Vec<(String, bool)>,
+    /// The networks it is on, by name or id, that of [`HostConfig::network`] first. None is that one alone.
+    pub networks: Vec<(String, EndpointConfig)>,
     /// Everything that is not of the image's business.
     pub host: HostConfig,
 }
@@ -65,12 +69,10 @@ pub struct HostConfig {
     pub publish: Vec<PortMapping>,
     /// Publish every exposed port on a free one.
     pub publish_all: bool,
-    /// The network.
+    /// The network, or the first of them.
     pub network: NetworkMode,
-    /// A fixed address on it.
-    pub ip: Option<Ipv4Addr>,
-    /// A fixed hardware address on it.
-    pub mac: Option<MacAddress>,
+    /// Containers whose names it knows on the default network.
+    pub links: Vec<Link>,
     /// Servers, domains and options of name look-up that replace the host's.
     pub dns: DnsOptions,
     /// Further names; without an address they mean the host.
@@ -118,8 +120,8 @@ pub struct HostConfig {
 }
 
 /// Which network a container is on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub enum NetworkMode {
     /// The default network.
     #[default]
@@ -128,41 +130,59 @@ pub enum NetworkMode {
     Host,
     /// None.
     None,
+    /// That of another container, by name or id as the user wrote it and by id once the container is made.
+    Container(String),
+    /// One that users made, by name or id.
+    User(String),
 }
 
-/// Not a network there is.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NetworkModeError {
-    /// Another container's network, by its name.
-    #[error("sharing the network of another container ({0}) is not supported yet")]
-    Container(String),
-    /// A network users make.
-    #[error("network {0} not found: networks other than bridge, host and none are not supported yet")]
-    Unknown(String),
+impl From<String> for NetworkMode {
+    fn from(text: String) -> NetworkMode {
+        match (text.as_str(), text.strip_prefix("container:")) {
+            ("" | "default" | "bridge", _) => NetworkMode::Bridge,
+            ("host", _) => NetworkMode::Host,
+            ("none", _) => NetworkMode::None,
+            (_, Some(container)) => NetworkMode::Container(container.into()),
+            _ => NetworkMode::User(text),
+        }
+    }
 }
 
 impl FromStr for NetworkMode {
-    type Err = NetworkModeError;
+    type Err = Infallible;
 
-    fn from_str(text: &str) -> Result<Self, NetworkModeError> {
-        match text {
-            "" | "default" | "bridge" => Ok(NetworkMode::Bridge),
-            "host" => Ok(NetworkMode::Host),
-            "none" => Ok(NetworkMode::None),
-            _ if text.starts_with("container:") => Err(NetworkModeError::Container(text.into())),
-            _ => Err(NetworkModeError::Unknown(text.into())),
-        }
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(text.to_owned().into())
+    }
+}
+
+impl From<NetworkMode> for String {
+    fn from(mode: NetworkMode) -> String {
+        mode.to_string()
     }
 }
 
 impl std::fmt::Display for NetworkMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            NetworkMode::Bridge => "bridge",
-            NetworkMode::Host => "host",
-            NetworkMode::None => "none",
-        })
+        match self {
+            NetworkMode::Bridge => f.write_str("bridge"),
+            NetworkMode::Host => f.write_str("host"),
+            NetworkMode::None => f.write_str("none"),
+            NetworkMode::Container(container) => write!(f, "container:{container}"),
+            NetworkMode::User(network) => f.write_str(network),
+        }
     }
+}
+
+/// Another container, and what this one calls it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The container, by name or id as the user wrote it and by id once this one is made.
+    pub container: String,
+    /// The other one's name.
+    pub name: String,
+    /// What it is called here.
+    pub alias: String,
 }
 
 /// What a user says about name look-up. Empty lists leave it to the host.

@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use dhow_net::EndpointSpec;
 use dhow_runtime::shim::Told;
 use dhow_runtime::{
     Attached, ExitStatus, LogFile, RootMount, RuntimeChoice, ShimRequest, Started, StdinMode, WindowSize,
@@ -16,8 +15,6 @@ use serde::{Deserialize, Serialize};
 use crate::containers::{Containers, snapshot_key};
 use crate::error::{DiskError, FindError, StartError, disk};
 use crate::files::ContainerFiles;
-use crate::name::short_id;
-use crate::network::{BridgeRequest, NetworkRequest};
 use crate::record::{Container, State};
 use crate::request::{LogConfig, NetworkMode};
 
@@ -100,8 +97,10 @@ impl Containers {
         let (id, host) = (&container.id, &container.record.host);
         let (bundle, run_dir) = (self.bundle(id), self.run_dir(id));
         fs::create_dir_all(run_dir.dir()).map_err(disk("create", run_dir.dir()))?;
-        let files = ContainerFiles::new(&bundle, id, &container.record);
-        files.write()?;
+        match &host.network {
+            NetworkMode::Container(other) => self.share_network(container, other)?,
+            _ => ContainerFiles::new(&bundle, id, &container.record).write()?,
+        }
         let stdin = match (host.open_stdin, host.stdin_once) {
             (false, _) => StdinMode::Closed,
             (true, true) => StdinMode::Once,
@@ -127,7 +126,7 @@ impl Containers {
             stdin,
             window: None,
             log,
-            network: self.network_request(container, &files).map(|request| request.to_value()),
+            network: self.network_request(container)?.map(|request| request.to_value()),
             restart: host.restart,
             health: crate::health::check(&container.record),
             on_exit: Some(ending),
@@ -140,28 +139,6 @@ impl Containers {
             (Some(upper), Some(work)) => RootMount::Overlay { lowers: spec.lowers, upper, work },
             _ => unreachable!("an active snapshot has an upper and a work folder"),
         })
-    }
-
-    fn network_request(&self, container: &Container, files: &ContainerFiles<'_>) -> Option<NetworkRequest> {
-        let host = &container.record.host;
-        match host.network {
-            NetworkMode::Host => None,
-            NetworkMode::None => Some(NetworkRequest::Loopback),
-            NetworkMode::Bridge => Some(NetworkRequest::Bridge(Box::new(BridgeRequest {
-                run: self.run.clone(),
-                name: container.name.clone(),
-                endpoint: EndpointSpec {
-                    container_id: container.id.clone(),
-                    names: vec![container.name.clone(), short_id(&container.id).into()],
-                    ip: host.ip,
-                    mac: host.mac,
-                    ports: container.record.port_mappings(),
-                    dns: files.dns(),
-                },
-                attached: Some(self.attached_path(&container.id)),
-                hosts: Some(files.hosts_file()),
-            }))),
-        }
     }
 }
 

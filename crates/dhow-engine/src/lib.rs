@@ -15,6 +15,7 @@ mod import;
 mod inside;
 mod interrupt;
 mod manifest_list;
+pub mod networks;
 pub mod reexec;
 mod settings;
 mod system;

@@ -8,6 +8,7 @@ use dhow_store::{DatabaseError, GcError, Image, Ref};
 
 use crate::build_cache::PruneBuildCache;
 use crate::containers::{Container, VolumeUsage};
+use crate::networks::{PruneNetworks, RemoveNetworkError};
 use crate::{
     BuildCacheError, CacheEntry, Engine, ImageFilter, ImageSummary, Label, ListImagesError, PruneImages,
     PruneImagesError, Removed,
@@ -87,6 +88,8 @@ pub struct PruneAll {
 pub struct PrunedAll {
     /// Containers, by id.
     pub containers: Vec<String>,
+    /// Networks, by name.
+    pub networks: Vec<String>,
     /// Volumes, by name.
     pub volumes: Vec<String>,
     /// Images.
@@ -103,6 +106,9 @@ pub enum PruneAllError {
     /// A container or volume could not be removed.
     #[error(transparent)]
     Container(#[from] RemoveContainerError),
+    /// A network could not be removed.
+    #[error(transparent)]
+    Network(#[from] RemoveNetworkError),
     /// An image could not be removed.
     #[error(transparent)]
     Image(#[from] PruneImagesError),
@@ -165,7 +171,7 @@ impl Engine {
         self.images.variants(image)
     }
 
-    /// Removes what nobody uses: containers that do not run, images, the build cache.
+    /// Removes what nobody uses: containers that do not run, networks, images, the build cache.
     pub fn prune_all(&self, prune: &PruneAll) -> Result<PrunedAll, PruneAllError> {
         let containers = self.containers();
         let fits = |created: i64, labels: &BTreeMap<String, String>| {
@@ -177,6 +183,11 @@ impl Engine {
         let (ids, bytes) = containers
             .prune(&|container| fits(seconds(&container.record.created), &container.record.config.labels))?;
         (pruned.containers, pruned.bytes) = (ids, bytes);
+        pruned.networks = self.prune_networks(&PruneNetworks {
+            until: prune.until,
+            labels: prune.labels.clone(),
+            without_labels: prune.without_labels.clone(),
+        })?;
         if prune.volumes {
             let (names, bytes) = containers.prune_volumes(&|volume| {
                 volume.anonymous && fits(seconds(&volume.created), &volume.labels)

@@ -1,196 +1,203 @@
-//! One container on a bridge network, from `connect` to `disconnect`.
+//! One container on one bridge network.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
-use std::net::Ipv4Addr;
-use std::os::fd::BorrowedFd;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use dhow_sys::netns;
-
-use crate::bridge::{self, write_option};
-use crate::dns::DnsSockets;
+use crate::bridge::{self, Standing};
 use crate::error::{ConnectError, While};
-use crate::forward;
-use crate::ledger::{Held, Ledger, Reader, Record, Survey};
-use crate::netlink::{LOOPBACK_INDEX, RouteSocket, VethPair};
-use crate::network::{Attached, EndpointSpec, MacAddress, NetConfig, Network};
-use crate::nft::Table;
+use crate::inside::{Device, Inside, disable_ipv6};
+use crate::ledger::{Held, Ledger, Record, Survey, Turn};
+use crate::netlink::{RouteSocket, VethPair};
+use crate::network::{Attached, BoundPort, EndpointSpec, MacAddress, NetConfig, Pool};
+use crate::nft::{Family, Table};
+use crate::port::PortMapping;
 use crate::publish::{Reservation, reserve};
-use crate::stop::Worker;
-
-/// What the device is called inside.
-const DEVICE: &str = "eth0";
-
-/// The only table dhow makes inside a container.
-const CONTAINER_TABLE: &str = "dhow_dns";
 
 /// Room for the record's suffix in a file name of 255 bytes.
 const CONTAINER_ID_BYTES_MAX: usize = 128;
 
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
 /// A container's place on a network, held by the process that looks after the container.
 ///
-/// It owns threads (name server, port forwarder) and the lock of the endpoint's record. Signals meant
-/// for the process must be blocked before `connect` if a particular thread is to receive them.
-/// Dropping it disconnects. If the process dies instead, [`reconcile`] or the next `connect` cleans up.
+/// It owns the lock of the endpoint's record. Dropping it takes the container off the network; if the process dies
+/// instead, whoever comes next does.
 #[derive(Debug)]
-pub struct BridgeEndpoint {
-    config: NetConfig,
-    attached: Attached,
+pub(crate) struct Endpoint {
+    pub(crate) config: NetConfig,
+    pub(crate) spec: EndpointSpec,
+    pub(crate) attached: Attached,
+    /// The device's index inside.
+    pub(crate) device_index: u32,
     record: Record,
     held: Option<Held>,
-    workers: Vec<Worker>,
 }
 
-impl BridgeEndpoint {
-    /// Puts the container whose network namespace is `netns` on the network, which is brought up first
-    /// if need be. Its published ports work and its names resolve when this returns.
-    pub fn connect(
+impl Endpoint {
+    /// Brings the network up if need be, and lays a cable to it.
+    pub(crate) fn connect(
         config: &NetConfig,
         spec: &EndpointSpec,
-        netns: BorrowedFd<'_>,
+        device: String,
+        inside: &mut Inside,
     ) -> Result<Self, ConnectError> {
         check_container_id(&spec.container_id)?;
-        let (network, mut endpoint, reservations) = Self::admit(config, spec)?;
-        endpoint.wire(&network, spec, netns)?;
-        let table = Table { name: &config.table };
-        table.publish(&endpoint.record.redirects()).while_doing(|| "publish ports".into())?;
-        let forwarder = forward::start(reservations, endpoint.attached.ip);
-        endpoint.workers.extend(forwarder.while_doing(|| "forward ports".into())?);
+        let (network, mut endpoint) = Self::admit(config, spec, device)?;
+        endpoint.wire(&network, inside)?;
         Ok(endpoint)
     }
 
-    /// What the container got.
-    pub fn attached(&self) -> &Attached {
-        &self.attached
-    }
-
-    /// Takes the container off the network and gives its address and ports back.
-    ///
-    /// The kernel takes some ten milliseconds to let go of a device; whoever is in a hurry does this on
-    /// another thread.
-    pub fn disconnect(mut self) -> Result<(), ConnectError> {
-        self.release()
-    }
-
-    /// Everything that needs the ledger: cleans up after the dead, finds an address and ports, and writes
-    /// it down before anything is made that would have to be removed.
+    /// Everything that needs the ledger: cleans up after the dead, finds addresses, and writes it down before
+    /// anything is made that would have to be removed.
     fn admit(
         config: &NetConfig,
         spec: &EndpointSpec,
-    ) -> Result<(Network, Self, Vec<Reservation>), ConnectError> {
-        let ledger =
-            Ledger::open(config).while_doing(|| format!("open the records of network {}", config.name))?;
+        device: String,
+    ) -> Result<(Standing, Self), ConnectError> {
+        let turn = turn(config)?;
+        let ledger = open(config, &turn)?;
         let survey = survey_and_bury(config, &ledger)?;
         let network = bridge::ensure(config, &ledger, &survey)?;
         if ledger.contains(&spec.container_id) {
             return Err(ConnectError::AlreadyConnected(spec.container_id.clone()));
         }
-        let ip = choose_address(&network, &survey, spec.ip)?;
-        let is_allocated = |wanted: &_| crate::ledger::is_port_allocated(&config.run_dir, wanted);
-        let reservations = reserve(&spec.ports, &is_allocated)?;
-        let ports: Vec<_> = reservations.iter().map(|reservation| reservation.bound).collect();
+        let places = choose_places(&network.pools, &survey, spec)?;
         let veth = veth_name(config, &spec.container_id);
-        let record = Record { names: spec.names.clone(), ip, veth, ports: ports.clone() };
+        let (names, ports) = (spec.names.clone(), Vec::new());
+        let attached = places.attached(config, spec, device);
+        let record = Record { names, ip: attached.ip, ip6: attached.ip6, veth, ports };
         let held = ledger
             .add(&spec.container_id, &record)
             .while_doing(|| format!("record container {}", spec.container_id))?;
-        let attached = Attached {
-            ip,
-            prefix_len: network.subnet.prefix_len(),
-            gateway: network.gateway,
-            mac: spec.mac.unwrap_or(MacAddress::of(ip)),
-            ports,
-        };
-        let endpoint =
-            Self { config: config.clone(), attached, record, held: Some(held), workers: Vec::new() };
-        Ok((network, endpoint, reservations))
+        let (config, spec) = (config.clone(), spec.clone());
+        let endpoint = Self { config, spec, attached, device_index: 0, record, held: Some(held) };
+        Ok((network, endpoint))
     }
 
-    /// Lays the cable, sets up the inside and starts the name server.
-    fn wire(
-        &mut self,
-        network: &Network,
-        spec: &EndpointSpec,
-        inside: BorrowedFd<'_>,
-    ) -> Result<(), ConnectError> {
-        let veth = &self.record.veth;
+    /// Lays the cable and sets up its end inside.
+    fn wire(&mut self, network: &Standing, inside: &mut Inside) -> Result<(), ConnectError> {
+        let (veth, device) = (&self.record.veth, &self.attached.device);
         let mut route = RouteSocket::open().while_doing(|| "open a netlink socket".into())?;
         let pair = VethPair {
             name: veth,
             bridge_index: network.bridge_index,
             mtu: network.mtu,
-            peer_name: DEVICE,
+            peer_name: device,
             peer_mac: self.attached.mac,
-            peer_netns: inside,
+            peer_netns: inside.netns(),
         };
         route.create_veth(&pair).while_doing(|| format!("create device {veth}"))?;
         disable_ipv6(veth).while_doing(|| format!("set up device {veth}"))?;
-        route.set_port_up(veth).while_doing(|| format!("bring up device {veth}"))?;
+        route.set_port_up(veth, !self.config.neighbours).while_doing(|| format!("bring up device {veth}"))?;
+        let subnet = |address: IpAddr| network.pools.iter().find(|pool| pool.subnet.contains(address));
+        let addresses = self.record.addresses().filter_map(|ip| Some((ip, subnet(ip)?.subnet)));
+        let wanted = Device {
+            name: device,
+            addresses: addresses.collect(),
+            link_local: &self.spec.link_local,
+            sysctls: &self.spec.sysctls,
+        };
+        self.device_index =
+            inside.set_up(&wanted).while_doing(|| format!("set up the container's device {device}"))?;
+        Ok(())
+    }
 
-        let attached = &self.attached;
-        let sockets = netns::in_netns(inside, || configure_inside(network, attached))
-            .and_then(|configured| configured)
-            .while_doing(|| "set up the container's network namespace".into())?;
-        let names = self.config.resolve_names.then(|| Reader::new(&self.config));
-        let server = sockets.serve(spec.dns.servers.clone(), names);
-        self.workers.push(server.while_doing(|| "start the name server".into())?);
+    /// Gets ports of the host and has the kernel redirect them here.
+    pub(crate) fn publish(&mut self, wanted: &[PortMapping]) -> Result<Vec<Reservation>, ConnectError> {
+        let binding = |mapping: &PortMapping| PortMapping {
+            host_ip: mapping.host_ip.or(self.config.host_binding),
+            ..*mapping
+        };
+        let wanted: Vec<PortMapping> = wanted.iter().map(binding).collect();
+        let run_dir = self.config.run_dir.clone();
+        let turn = turn(&self.config)?;
+        let is_allocated = |wanted: &_| crate::ledger::is_port_allocated(&run_dir, wanted);
+        let reservations = reserve(&wanted, &is_allocated)?;
+        self.record_ports(reservations.iter().map(|reservation| reservation.bound).collect(), &turn)?;
+        drop(turn);
+        self.redirect()?;
+        Ok(reservations)
+    }
+
+    /// Takes over ports that are ours already.
+    pub(crate) fn take_ports(&mut self, ports: Vec<BoundPort>) -> Result<(), ConnectError> {
+        self.record_ports(ports, &turn(&self.config)?)?;
+        self.redirect()
+    }
+
+    /// Lets go of the ports, which somebody still holds, and returns them.
+    pub(crate) fn give_ports(&mut self) -> Result<Vec<BoundPort>, ConnectError> {
+        unpublish(&self.config, &self.record)?;
+        let ports = self.record.ports.clone();
+        self.record_ports(Vec::new(), &turn(&self.config)?)?;
+        Ok(ports)
+    }
+
+    /// Whom published ports lead to: an IPv4 address if there is one.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.record.addresses().next()
+    }
+
+    /// Calls the container by other names from now on.
+    pub(crate) fn rename(&mut self, names: Vec<String>) -> Result<(), ConnectError> {
+        self.spec.names.clone_from(&names);
+        self.record.names = names;
+        self.rewrite(&turn(&self.config)?)
+    }
+
+    fn record_ports(&mut self, ports: Vec<BoundPort>, turn: &Turn) -> Result<(), ConnectError> {
+        self.record.ports.clone_from(&ports);
+        self.attached.ports = ports;
+        self.rewrite(turn)
+    }
+
+    fn rewrite(&mut self, turn: &Turn) -> Result<(), ConnectError> {
+        let ledger = open(&self.config, turn)?;
+        let Some(held) = &mut self.held else { return Ok(()) };
+        ledger.replace(held, &self.record).while_doing(|| "rewrite the container's record".into())
+    }
+
+    fn redirect(&self) -> Result<(), ConnectError> {
+        for family in FAMILIES {
+            let table = Table { name: &self.config.table, family };
+            table.publish(&self.record.redirects(family)).while_doing(|| "publish ports".into())?;
+        }
         Ok(())
     }
 
     /// Undoes everything, once. What fails does not keep the rest; the record stays if anything did, for
     /// `reconcile` to try again.
-    fn release(&mut self) -> Result<(), ConnectError> {
+    pub(crate) fn release(&mut self) -> Result<(), ConnectError> {
         let Some(held) = self.held.take() else { return Ok(()) };
-        let undone = undo(&self.config, &self.record);
-        self.workers.clear();
-        undone?;
+        undo(&self.config, &self.record)?;
         held.remove().while_doing(|| "remove the container's record".into())
     }
 }
 
-impl Drop for BridgeEndpoint {
+impl Drop for Endpoint {
     fn drop(&mut self) {
         // Nobody is left to be told; what stays is a record that `reconcile` will find.
         let _ = self.release();
     }
 }
 
-/// Removes what dead owners left on the network and says how many they were.
-pub fn reconcile(config: &NetConfig) -> Result<usize, ConnectError> {
-    let ledger =
-        Ledger::open(config).while_doing(|| format!("open the records of network {}", config.name))?;
-    let survey = ledger.survey().while_doing(|| "read the network's records".into())?;
-    let count = survey.dead.len();
-    bury(config, survey)?;
-    Ok(count)
+pub(crate) fn turn(config: &NetConfig) -> Result<Turn, ConnectError> {
+    Turn::wait(&config.run_dir).while_doing(|| format!("lock {}", config.run_dir.display()))
 }
 
-/// Removes a network from the host: leftovers, rules, bridge. Containers still on it lose it.
-pub fn remove_network(config: &NetConfig) -> Result<(), ConnectError> {
-    reconcile(config)?;
-    let ledger =
-        Ledger::open(config).while_doing(|| format!("open the records of network {}", config.name))?;
-    bridge::remove(config, &ledger)
+pub(crate) fn open<'t>(config: &NetConfig, turn: &'t Turn) -> Result<Ledger<'t>, ConnectError> {
+    Ledger::open(config, turn).while_doing(|| format!("open the records of network {}", config.name))
 }
 
-/// Sets up a network namespace that has nobody to talk to but itself (`--network none`).
-pub fn connect_loopback(netns: BorrowedFd<'_>) -> Result<(), ConnectError> {
-    let configured = netns::in_netns(netns, || {
-        set_container_options()?;
-        RouteSocket::open()?.set_link_up(LOOPBACK_INDEX)
-    });
-    configured.and_then(|configured| configured).while_doing(|| "bring up the loopback device".into())
-}
-
-fn survey_and_bury(config: &NetConfig, ledger: &Ledger) -> Result<Survey, ConnectError> {
+/// Removes what the dead left and returns the living.
+pub(crate) fn survey_and_bury(config: &NetConfig, ledger: &Ledger<'_>) -> Result<Survey, ConnectError> {
     let mut survey = ledger.survey().while_doing(|| "read the network's records".into())?;
-    let dead = std::mem::take(&mut survey.dead);
-    bury(config, Survey { dead, live: Vec::new() })?;
+    bury(config, std::mem::take(&mut survey.dead))?;
     Ok(survey)
 }
 
-fn bury(config: &NetConfig, survey: Survey) -> Result<(), ConnectError> {
-    for (held, record) in survey.dead {
+pub(crate) fn bury(config: &NetConfig, dead: Vec<(Held, Option<Record>)>) -> Result<(), ConnectError> {
+    for (held, record) in dead {
         if let Some(record) = record {
             undo(config, &record)?;
         }
@@ -201,26 +208,92 @@ fn bury(config: &NetConfig, survey: Survey) -> Result<(), ConnectError> {
 
 /// Removes a container's rules and device. What is gone already is as good as removed.
 fn undo(config: &NetConfig, record: &Record) -> Result<(), ConnectError> {
-    let unpublished = Table { name: &config.table }.unpublish(&record.redirects());
+    let unpublished = unpublish(config, record);
     let unplugged = RouteSocket::open().and_then(|mut route| route.delete_link(&record.veth));
-    unpublished.while_doing(|| "take published ports back".into())?;
+    unpublished?;
     unplugged.while_doing(|| format!("delete device {}", record.veth))
 }
 
-fn choose_address(
-    network: &Network,
-    survey: &Survey,
-    wanted: Option<Ipv4Addr>,
-) -> Result<Ipv4Addr, ConnectError> {
-    let is_free =
-        |ip: &Ipv4Addr| *ip != network.gateway && !survey.live.iter().any(|record| record.ip == *ip);
-    match wanted {
-        Some(ip) if !network.subnet.has_host(ip) => {
-            Err(ConnectError::AddressOutside { ip, subnet: network.subnet })
+fn unpublish(config: &NetConfig, record: &Record) -> Result<(), ConnectError> {
+    for family in FAMILIES {
+        let table = Table { name: &config.table, family };
+        let unpublished = table.unpublish(&record.redirects(family));
+        unpublished.while_doing(|| "take published ports back".into())?;
+    }
+    Ok(())
+}
+
+/// An address of each family the network has.
+struct Places<'p>(Vec<(&'p Pool, IpAddr)>);
+
+impl Places<'_> {
+    fn attached(&self, config: &NetConfig, spec: &EndpointSpec, device: String) -> Attached {
+        let has_way_out = !config.internal;
+        let mut attached = Attached {
+            network: config.id.clone(),
+            device,
+            ip: None,
+            prefix_len: 0,
+            gateway: None,
+            ip6: None,
+            prefix6_len: 0,
+            gateway6: None,
+            host: self.0.first().map(|(pool, _)| pool.gateway),
+            mac: MacAddress::of(self.0.first().map_or(Ipv4Addr::UNSPECIFIED.into(), |(_, ip)| *ip)),
+            ports: Vec::new(),
+        };
+        if let Some(mac) = spec.mac {
+            attached.mac = mac;
         }
-        Some(ip) if !is_free(&ip) => Err(ConnectError::AddressTaken(ip)),
-        Some(ip) => Ok(ip),
-        None => network.subnet.hosts().find(is_free).ok_or(ConnectError::NoFreeAddress(network.subnet)),
+        for (pool, ip) in &self.0 {
+            match (*ip, pool.gateway) {
+                (IpAddr::V4(ip), IpAddr::V4(gateway)) => {
+                    (attached.ip, attached.prefix_len) = (Some(ip), pool.subnet.prefix_len());
+                    attached.gateway = has_way_out.then_some(gateway);
+                }
+                (IpAddr::V6(ip), IpAddr::V6(gateway)) => {
+                    (attached.ip6, attached.prefix6_len) = (Some(ip), pool.subnet.prefix_len());
+                    attached.gateway6 = has_way_out.then_some(gateway);
+                }
+                _ => unreachable!("a gateway is on its subnet"),
+            }
+        }
+        attached
+    }
+}
+
+fn choose_places<'p>(
+    pools: &'p [Pool],
+    survey: &Survey,
+    spec: &EndpointSpec,
+) -> Result<Places<'p>, ConnectError> {
+    let wanted: [Option<IpAddr>; 2] = [spec.ip.map(Ipv4Addr::into), spec.ip6.map(Ipv6Addr::into)];
+    for address in wanted.into_iter().flatten() {
+        if !pools.iter().any(|pool| pool.subnet.is_ipv4() == address.is_ipv4()) {
+            return Err(ConnectError::NoSuchFamily(address));
+        }
+    }
+    let of = |pool: &Pool| wanted.into_iter().flatten().find(|ip| ip.is_ipv4() == pool.subnet.is_ipv4());
+    let place = |pool: &'p Pool| Ok((pool, choose_address(pool, survey, of(pool))?));
+    Ok(Places(pools.iter().map(place).collect::<Result<_, ConnectError>>()?))
+}
+
+fn choose_address(pool: &Pool, survey: &Survey, wanted: Option<IpAddr>) -> Result<IpAddr, ConnectError> {
+    let subnet = pool.subnet;
+    let is_free = |ip: &IpAddr| {
+        *ip != pool.gateway
+            && !pool.reserved.contains(ip)
+            && !survey.live.iter().any(|record| record.addresses().any(|own| own == *ip))
+    };
+    match (wanted, pool.range) {
+        (Some(ip), _) if !subnet.has_host(ip) => Err(ConnectError::AddressOutside { ip, subnet }),
+        (Some(ip), _) if !is_free(&ip) => Err(ConnectError::AddressTaken(ip)),
+        (Some(ip), _) => Ok(ip),
+        (None, Some(range)) => {
+            let mut hosts = range.addresses().filter(|ip| subnet.has_host(*ip));
+            hosts.find(is_free).ok_or(ConnectError::NoFreeAddress(range))
+        }
+        (None, None) => subnet.hosts().find(is_free).ok_or(ConnectError::NoFreeAddress(subnet)),
     }
 }
 
@@ -234,47 +307,49 @@ fn check_container_id(id: &str) -> Result<(), ConnectError> {
 /// A device name has 15 bytes and must differ between networks of one container.
 fn veth_name(config: &NetConfig, container_id: &str) -> String {
     let mut hasher = DefaultHasher::new();
-    (&config.name, &config.run_dir, container_id).hash(&mut hasher);
+    (&config.id, &config.run_dir, container_id).hash(&mut hasher);
     format!("veth{:011x}", hasher.finish() & 0xfff_ffff_ffff)
 }
 
-/// Runs inside the container's namespace.
-fn configure_inside(network: &Network, attached: &Attached) -> io::Result<DnsSockets> {
-    set_container_options()?;
-    disable_ipv6(DEVICE)?;
-    let mut route = RouteSocket::open()?;
-    route.set_link_up(LOOPBACK_INDEX)?;
-    let device = route.link_named(DEVICE)?.ok_or(io::ErrorKind::NotFound)?;
-    route.add_address(device.index, attached.ip, network.subnet)?;
-    route.set_link_up(device.index)?;
-    route.add_default_route(device.index, attached.gateway)?;
-    open_dns_sockets()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Any port and a redirect, so that port 53 stays free; port 53 itself where the kernel cannot redirect.
-fn open_dns_sockets() -> io::Result<DnsSockets> {
-    let sockets = DnsSockets::open(0)?;
-    let table = Table { name: CONTAINER_TABLE };
-    match table.create_dns_redirect(crate::files::DNS_ADDRESS, &sockets.ports()?) {
-        Ok(()) => Ok(sockets),
-        Err(_) => DnsSockets::open(53),
+    fn survey(taken: &[&str]) -> Survey {
+        let record = |ip: &&str| Record {
+            names: Vec::new(),
+            ip: Some(ip.parse().unwrap()),
+            ip6: None,
+            veth: String::new(),
+            ports: Vec::new(),
+        };
+        Survey { live: taken.iter().map(record).collect(), dead: Vec::new() }
     }
-}
 
-/// As under Docker: in a namespace of its own, anybody may serve port 80 and ping.
-fn set_container_options() -> io::Result<()> {
-    write_option("ipv4/ip_unprivileged_port_start", "0")?;
-    match write_option("ipv4/ping_group_range", "0\t2147483647") {
-        // In a user namespace that does not know all these groups: there ping takes a capability.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        result => result,
+    fn chosen(pool: &Pool, taken: &[&str], wanted: Option<&str>) -> String {
+        let wanted = wanted.map(|text| text.parse().unwrap());
+        match choose_address(pool, &survey(taken), wanted) {
+            Ok(ip) => ip.to_string(),
+            Err(error) => format!("error: {error}"),
+        }
     }
-}
 
-/// The network is IPv4 only; an idle IPv6 would still talk to its neighbours.
-fn disable_ipv6(device: &str) -> io::Result<()> {
-    match write_option(&format!("ipv6/conf/{device}/disable_ipv6"), "1") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
+    #[test]
+    fn addresses_come_from_the_range_and_nobody_gets_what_others_have() {
+        let whole = Pool::of("10.0.0.0/29".parse().unwrap()).unwrap();
+        assert_eq!(chosen(&whole, &[], None), "10.0.0.2");
+        assert_eq!(chosen(&whole, &["10.0.0.2"], None), "10.0.0.3");
+        assert_eq!(chosen(&whole, &[], Some("10.0.0.6")), "10.0.0.6");
+        let taken = "error: Address already in use: 10.0.0.1 belongs to the gateway or another container";
+        assert_eq!(chosen(&whole, &[], Some("10.0.0.1")), taken);
+        let outside = "error: address 10.0.0.7 is not a host address of subnet 10.0.0.0/29";
+        assert_eq!(chosen(&whole, &[], Some("10.0.0.7")), outside);
+
+        let range = Some("10.0.0.4/31".parse().unwrap());
+        let part = Pool { range, reserved: vec!["10.0.0.4".parse().unwrap()], ..whole };
+        assert_eq!(chosen(&part, &[], None), "10.0.0.5");
+        assert_eq!(chosen(&part, &[], Some("10.0.0.2")), "10.0.0.2");
+        let none = "error: no available IPv4 addresses on subnet 10.0.0.4/31";
+        assert_eq!(chosen(&part, &["10.0.0.5"], None), none);
     }
 }

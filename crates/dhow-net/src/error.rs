@@ -1,7 +1,7 @@
 //! Why a container could not be put on a network.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::port::Protocol;
 use crate::subnet::Subnet;
@@ -42,22 +42,42 @@ pub enum ConnectError {
         last: u16,
     },
     /// The wanted address belongs to the gateway or another container.
-    #[error("address {0} is already in use on the network")]
-    AddressTaken(Ipv4Addr),
+    #[error("Address already in use: {0} belongs to the gateway or another container")]
+    AddressTaken(IpAddr),
     /// The wanted address is not one the network could give.
     #[error("address {ip} is not a host address of subnet {subnet}")]
     AddressOutside {
         /// The wanted address.
-        ip: Ipv4Addr,
+        ip: IpAddr,
         /// The network's.
         subnet: Subnet,
     },
+    /// The wanted address is of a family the network has not.
+    #[error("address {0} is of a family the network has no subnet of")]
+    NoSuchFamily(IpAddr),
     /// Every address of the subnet is taken.
-    #[error("no available IPv4 addresses on subnet {0}")]
+    #[error("no available IPv{version} addresses on subnet {0}", version = if .0.is_ipv4() { 4 } else { 6 })]
     NoFreeAddress(Subnet),
     /// Every pool collides with a network this host is on.
-    #[error("all predefined address pools collide with routes of this host: give the network a subnet")]
+    #[error(
+        "all predefined address pools have been fully subnetted or collide with routes of this host: \
+         remove a network (`dhow network prune`) or give this one a subnet (--subnet)"
+    )]
     NoFreeSubnet,
+    /// Another device of this host has the name.
+    #[error("device {0} exists already and is not this network's")]
+    BridgeTaken(String),
+    /// The network was removed.
+    #[error("network {0} not found")]
+    NoSuchNetwork(String),
+    /// Containers are on the network.
+    #[error("network {name} has active endpoints ({})", names.join(", "))]
+    ActiveEndpoints {
+        /// The network.
+        name: String,
+        /// Who is on it.
+        names: Vec<String>,
+    },
     /// The wanted subnet collides with a network this host is on.
     #[error("subnet {0} overlaps with an address or a route of this host")]
     SubnetTaken(Subnet),

@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,15 +26,52 @@ const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
 /// How many datagrams one socket may hand over before the others get their turn.
 const DATAGRAMS_PER_TURN_MAX: usize = 64;
 
+/// The address of the container everything is carried to, which changes with its networks.
+#[derive(Clone, Debug)]
+pub(crate) struct Address(Arc<Mutex<IpAddr>>);
+
+impl Address {
+    pub(crate) fn new(address: IpAddr) -> Self {
+        Self(Arc::new(Mutex::new(address)))
+    }
+
+    pub(crate) fn set(&self, address: IpAddr) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = address;
+    }
+
+    fn get(&self) -> IpAddr {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A port of the container.
+#[derive(Debug)]
+struct Target {
+    container: Address,
+    port: u16,
+}
+
+impl Target {
+    fn get(&self) -> SocketAddr {
+        SocketAddr::new(self.container.get(), self.port)
+    }
+}
+
 /// Starts to carry for all `reservations`; `None` when there is nothing to do.
-pub(crate) fn start(reservations: Vec<Reservation>, container: Ipv4Addr) -> io::Result<Option<Worker>> {
+pub(crate) fn start(reservations: Vec<Reservation>, container: &Address) -> io::Result<Option<Worker>> {
     let mut carriers = Vec::new();
     for Reservation { bound, holder } in reservations {
-        let target = SocketAddr::from((container, bound.container_port.port));
+        let target = Target { container: container.clone(), port: bound.container_port.port };
         match holder {
             Holder::Tcp(listener) => carriers.push(Carrier::Tcp { listener, target, alive: Arc::new(()) }),
             Holder::Udp(socket) => {
-                carriers.push(Carrier::Udp(UdpCarrier { socket, target, clients: HashMap::new() }))
+                let last_target = target.get();
+                carriers.push(Carrier::Udp(UdpCarrier {
+                    socket,
+                    target,
+                    last_target,
+                    clients: HashMap::new(),
+                }));
             }
             Holder::Record => {}
         }
@@ -49,7 +86,7 @@ enum Carrier {
     /// `alive` is shared with each connection, so its count bounds them.
     Tcp {
         listener: TcpListener,
-        target: SocketAddr,
+        target: Target,
         alive: Arc<()>,
     },
     Udp(UdpCarrier),
@@ -85,7 +122,7 @@ impl Carrier {
 
     fn turn(&mut self, stop: &Arc<Stop>) {
         match self {
-            Self::Tcp { listener, target, alive } => accept(listener, *target, alive, stop),
+            Self::Tcp { listener, target, alive } => accept(listener, target.get(), alive, stop),
             Self::Udp(udp) => udp.turn(),
         }
     }
@@ -150,7 +187,9 @@ fn copy(from: &TcpStream, to: &TcpStream, stop: &Stop) {
 
 struct UdpCarrier {
     socket: UdpSocket,
-    target: SocketAddr,
+    target: Target,
+    /// Where the clients' sockets lead.
+    last_target: SocketAddr,
     clients: HashMap<SocketAddr, UdpClient>,
 }
 
@@ -170,6 +209,11 @@ impl UdpCarrier {
     fn turn(&mut self) {
         let now = Instant::now();
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+        let target = self.target.get();
+        if target != self.last_target {
+            self.last_target = target;
+            self.clients.clear();
+        }
         for _ in 0..DATAGRAMS_PER_TURN_MAX {
             let Ok((count, from)) = self.socket.recv_from(&mut buffer) else { break };
             if let Some(client) = self.client(from, now) {
@@ -192,7 +236,7 @@ impl UdpCarrier {
             if self.clients.len() >= UDP_CLIENTS_MAX {
                 return None;
             }
-            let socket = connected(self.target).ok()?;
+            let socket = connected(self.last_target).ok()?;
             self.clients.insert(from, UdpClient { socket, last_used: now });
         }
         self.clients.get_mut(&from)
@@ -200,7 +244,9 @@ impl UdpCarrier {
 }
 
 fn connected(target: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let any: IpAddr =
+        if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
     socket.connect(target)?;
     socket.set_nonblocking(true)?;
     Ok(socket)

@@ -1,18 +1,23 @@
 //! Who is on a network: one file per endpoint, locked by its owner for as long as it lives.
 //!
-//! `<run_dir>/<network>/lock` serialises changes, `network.json` remembers the bridge,
+//! `<run_dir>/lock` and `<run_dir>/<network>/lock` serialise changes, `network.json` remembers the bridge,
 //! `endpoints/<container id>.json` is a [`Record`]. The kernel drops a dead owner's lock, so a record that
-//! can be locked is a leftover: nothing has to be trusted to say goodbye.
+//! can be locked is a leftover: nothing has to be trusted to say goodbye. A network that was removed leaves the file
+//! `removed`, so that a container that was about to join does not bring it back.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use crate::network::{BoundPort, NetConfig, Network};
-use crate::nft::Redirect;
+use crate::nft::{Family, Redirect};
+
+const NETWORK: &str = "network.json";
+const REMOVED: &str = "removed";
 
 /// A record with a thousand published ports is far below.
 const RECORD_BYTES_MAX: u64 = 1 << 20;
@@ -21,16 +26,23 @@ const RECORD_BYTES_MAX: u64 = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) names: Vec<String>,
-    pub(crate) ip: Ipv4Addr,
+    pub(crate) ip: Option<Ipv4Addr>,
+    #[serde(default)]
+    pub(crate) ip6: Option<Ipv6Addr>,
     pub(crate) veth: String,
     pub(crate) ports: Vec<BoundPort>,
 }
 
 impl Record {
-    /// What the kernel redirects for it.
-    pub(crate) fn redirects(&self) -> Vec<Redirect> {
-        let ipv4 = self.ports.iter().filter(|bound| bound.host_ip.is_ipv4());
-        ipv4.map(|bound| Redirect { bound: *bound, to: self.ip }).collect()
+    /// What the kernel redirects for it to addresses of `family`.
+    pub(crate) fn redirects(&self, family: Family) -> Vec<Redirect> {
+        let Some(to) = self.addresses().find(|ip| Family::of(*ip) == family) else { return Vec::new() };
+        let ports = self.ports.iter().filter(|bound| Family::of(bound.host_ip) == family);
+        ports.map(|bound| Redirect { bound: *bound, to }).collect()
+    }
+
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.ip.map(IpAddr::V4).into_iter().chain(self.ip6.map(IpAddr::V6))
     }
 }
 
@@ -57,27 +69,60 @@ pub(crate) struct Survey {
     pub(crate) dead: Vec<(Held, Option<Record>)>,
 }
 
-/// The records of one network, for whoever may change them: there is one at a time.
+/// The turn to change the networks of a run-time folder. Others take it for some milliseconds, or die and let go.
 #[derive(Debug)]
-pub(crate) struct Ledger {
-    dir: PathBuf,
+pub(crate) struct Turn {
+    run_dir: PathBuf,
     _lock: File,
 }
 
-impl Ledger {
-    /// Waits for its turn. Others hold the ledger for some milliseconds, or die and let go.
-    pub(crate) fn open(config: &NetConfig) -> io::Result<Self> {
-        let dir = config.run_dir.join(&config.name);
+impl Turn {
+    /// Waits for it.
+    pub(crate) fn wait(run_dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(run_dir)?;
+        Ok(Self { run_dir: run_dir.into(), _lock: lock(&run_dir.join("lock"))? })
+    }
+
+    /// The networks that were ever made here and not removed, as they were made.
+    pub(crate) fn networks(&self) -> Vec<NetConfig> {
+        let entries = fs::read_dir(&self.run_dir).into_iter().flatten().flatten();
+        let known = entries.filter_map(|entry| read_network(&entry.path())?.config);
+        known.collect()
+    }
+}
+
+/// The records of one network, for whoever may change them: there is one at a time.
+#[derive(Debug)]
+pub(crate) struct Ledger<'t> {
+    dir: PathBuf,
+    _lock: File,
+    _turn: &'t Turn,
+}
+
+impl<'t> Ledger<'t> {
+    pub(crate) fn open(config: &NetConfig, turn: &'t Turn) -> io::Result<Self> {
+        let dir = config.run_dir.join(&config.id);
         fs::create_dir_all(endpoints_dir(&dir))?;
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock"))?;
-        lock.lock()?;
-        Ok(Self { dir, _lock: lock })
+        Ok(Self { _lock: lock(&dir.join("lock"))?, dir, _turn: turn })
+    }
+
+    /// Whether the network was removed for good.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.tombstone().exists()
+    }
+
+    /// Remembers that it was.
+    pub(crate) fn set_removed(&self) -> io::Result<()> {
+        File::create(self.tombstone()).map(drop)
+    }
+
+    fn tombstone(&self) -> PathBuf {
+        self.dir.join(REMOVED)
     }
 
     /// The network as it was when its bridge was made.
     pub(crate) fn network(&self) -> Option<Network> {
-        let bytes = fs::read(self.network_path()).ok()?;
-        serde_json::from_slice(&bytes).ok()
+        read_network(&self.dir)
     }
 
     pub(crate) fn set_network(&self, network: &Network) -> io::Result<()> {
@@ -91,7 +136,7 @@ impl Ledger {
     }
 
     fn network_path(&self) -> PathBuf {
-        self.dir.join("network.json")
+        self.dir.join(NETWORK)
     }
 
     /// Reads all records and takes over those whose owner died.
@@ -116,13 +161,24 @@ impl Ledger {
 
     /// Adds a record, whole and locked from its first moment on.
     pub(crate) fn add(&self, container_id: &str, record: &Record) -> io::Result<Held> {
+        let path = self.record_path(container_id);
+        let lock = self.write(&path, record)?;
+        Ok(Held { path, _lock: lock })
+    }
+
+    /// Puts another record in the place of one that is ours.
+    pub(crate) fn replace(&self, held: &mut Held, record: &Record) -> io::Result<()> {
+        held._lock = self.write(&held.path, record)?;
+        Ok(())
+    }
+
+    fn write(&self, path: &Path, record: &Record) -> io::Result<File> {
         let temporary = self.dir.join("endpoint.tmp");
         fs::write(&temporary, serde_json::to_vec(record)?)?;
         let lock = File::open(&temporary)?;
         lock.lock()?;
-        let path = self.record_path(container_id);
-        fs::rename(temporary, &path)?;
-        Ok(Held { path, _lock: lock })
+        fs::rename(temporary, path)?;
+        Ok(lock)
     }
 
     fn record_path(&self, container_id: &str) -> PathBuf {
@@ -138,7 +194,7 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(config: &NetConfig) -> Self {
-        Self { dir: config.run_dir.join(&config.name) }
+        Self { dir: config.run_dir.join(&config.id) }
     }
 
     /// The records with a living owner.
@@ -159,6 +215,24 @@ pub(crate) fn is_port_allocated(run_dir: &Path, wanted: &BoundPort) -> bool {
     readers
         .flat_map(|reader| reader.live())
         .any(|record| record.ports.iter().any(|port| port.overlaps(wanted)))
+}
+
+/// Whether the network of a folder was removed before `time`.
+pub(crate) fn is_removed_before(dir: &Path, time: SystemTime) -> bool {
+    let removed = fs::metadata(dir.join(REMOVED)).and_then(|metadata| metadata.modified());
+    removed.is_ok_and(|removed| removed < time)
+}
+
+fn lock(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    file.lock()?;
+    Ok(file)
+}
+
+/// The network of a folder as it was when its bridge was made.
+pub(crate) fn read_network(dir: &Path) -> Option<Network> {
+    let bytes = fs::read(dir.join(NETWORK)).ok()?;
+    serde_json::from_slice(&bytes).ok()
 }
 
 fn endpoints_dir(dir: &Path) -> PathBuf {
@@ -191,14 +265,15 @@ mod tests {
     }
 
     fn record(last: u8) -> Record {
-        let ip = Ipv4Addr::new(10, 0, 0, last);
-        Record { names: vec!["redis".into()], ip, veth: "veth1".into(), ports: Vec::new() }
+        let ip = Some(Ipv4Addr::new(10, 0, 0, last));
+        Record { names: vec!["redis".into()], ip, ip6: None, veth: "veth1".into(), ports: Vec::new() }
     }
 
     #[test]
     fn a_record_lives_as_long_as_its_owner() {
         let dir = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(&config(dir.path())).unwrap();
+        let turn = Turn::wait(dir.path()).unwrap();
+        let ledger = Ledger::open(&config(dir.path()), &turn).unwrap();
         let held = ledger.add("a", &record(2)).unwrap();
         assert_eq!(ledger.survey().unwrap().live, [record(2)]);
         assert_eq!(Reader::new(&config(dir.path())).live(), [record(2)]);
@@ -216,7 +291,8 @@ mod tests {
     #[test]
     fn a_record_that_its_owner_removes_while_it_is_looked_at_is_gone() {
         let dir = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(&config(dir.path())).unwrap();
+        let turn = Turn::wait(dir.path()).unwrap();
+        let ledger = Ledger::open(&config(dir.path()), &turn).unwrap();
         drop(ledger.add("a", &record(2)).unwrap());
         let (held, _) = ledger.survey().unwrap().dead.pop().unwrap();
         fs::remove_file(&held.path).unwrap();
@@ -226,7 +302,8 @@ mod tests {
     #[test]
     fn an_unreadable_leftover_can_be_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(&config(dir.path())).unwrap();
+        let turn = Turn::wait(dir.path()).unwrap();
+        let ledger = Ledger::open(&config(dir.path()), &turn).unwrap();
         fs::write(endpoints_dir(&ledger.dir).join("torn.json"), "{").unwrap();
         let survey = ledger.survey().unwrap();
         assert_eq!(survey.dead.len(), 1);

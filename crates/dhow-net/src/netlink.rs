@@ -3,13 +3,13 @@
 //! One request at a time: the kernel answers within `send`, so nothing here waits for anybody.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
     LinkInfo, LinkMessage,
@@ -26,6 +26,8 @@ use crate::subnet::Subnet;
 
 /// The index of `lo` in every network namespace.
 pub(crate) const LOOPBACK_INDEX: u32 = 1;
+
+const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
 /// The kernel fills at most this much per answer of a dump.
 const RECEIVE_BYTES_MAX: usize = 64 * 1024;
@@ -123,10 +125,13 @@ impl RouteSocket {
         self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
     }
 
-    /// Brings a port of a bridge up, as a hairpin: a packet may leave where it came in.
-    pub(crate) fn set_port_up(&mut self, name: &str) -> io::Result<()> {
-        let hairpin = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
-        let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(hairpin)];
+    /// Brings a port of a bridge up, as a hairpin: a packet may leave where it came in. One that is isolated
+    /// talks to the host alone.
+    pub(crate) fn set_port_up(&mut self, name: &str, is_isolated: bool) -> io::Result<()> {
+        let mut port = vec![InfoBridgePort::HairpinMode(true)];
+        port.extend(is_isolated.then_some(InfoBridgePort::Isolated(true)));
+        let data = InfoPortData::BridgePort(port);
+        let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(data)];
         let mut message =
             link_message(0, vec![LinkAttribute::IfName(name.into()), LinkAttribute::LinkInfo(info)]);
         set_up(&mut message);
@@ -143,69 +148,79 @@ impl RouteSocket {
         }
     }
 
-    /// Gives a device an address on a subnet.
-    pub(crate) fn add_address(&mut self, index: u32, address: Ipv4Addr, subnet: Subnet) -> io::Result<()> {
+    /// Gives a device an address on a subnet. It can be used at once: the ledger knows that nobody else has it.
+    pub(crate) fn add_address(&mut self, index: u32, address: IpAddr, subnet: Subnet) -> io::Result<()> {
         let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = family_of(address);
         message.header.prefix_len = subnet.prefix_len();
         message.header.index = index;
-        message.attributes = vec![
-            AddressAttribute::Local(IpAddr::V4(address)),
-            AddressAttribute::Address(IpAddr::V4(address)),
-            AddressAttribute::Broadcast(subnet.broadcast()),
-        ];
+        message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+        match subnet.last() {
+            IpAddr::V4(broadcast) => message.attributes.push(AddressAttribute::Broadcast(broadcast)),
+            IpAddr::V6(_) => message.header.flags = AddressHeaderFlags::Nodad,
+        }
+        if is_link_local(address) {
+            message.header.scope = AddressScope::Link;
+        }
         self.create(RouteNetlinkMessage::NewAddress(message))
     }
 
     /// Sends everything without a better route to `gateway`.
-    pub(crate) fn add_default_route(&mut self, index: u32, gateway: Ipv4Addr) -> io::Result<()> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        message.header.protocol = RouteProtocol::Boot;
-        message.header.scope = RouteScope::Universe;
-        message.header.kind = RouteType::Unicast;
-        message.attributes =
-            vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway)), RouteAttribute::Oif(index)];
-        self.create(RouteNetlinkMessage::NewRoute(message))
+    pub(crate) fn add_default_route(&mut self, index: u32, gateway: IpAddr) -> io::Result<()> {
+        self.create(RouteNetlinkMessage::NewRoute(default_route(index, gateway)))
     }
 
-    /// The IPv4 address and subnet of a device, if it has one.
-    pub(crate) fn address_of(&mut self, index: u32) -> io::Result<Option<(Ipv4Addr, Subnet)>> {
-        let addresses = self.addresses()?;
-        Ok(addresses
-            .into_iter()
-            .find(|(owner, ..)| *owner == index)
-            .map(|(_, address, subnet)| (address, subnet)))
+    /// Undoes that. A route that is gone, with its device for example, is success.
+    pub(crate) fn delete_default_route(&mut self, index: u32, gateway: IpAddr) -> io::Result<()> {
+        match self.request(RouteNetlinkMessage::DelRoute(default_route(index, gateway)), NLM_F_ACK) {
+            Err(error) if error.raw_os_error() != Some(rustix::io::Errno::SRCH.raw_os_error()) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The addresses and subnets of a device, without those that are good for the link only.
+    pub(crate) fn addresses_of(&mut self, index: u32) -> io::Result<Vec<(IpAddr, Subnet)>> {
+        let mut found = Vec::new();
+        for family in FAMILIES {
+            let addresses = self.addresses(family)?.into_iter();
+            let own = addresses.filter(|(owner, address, _)| *owner == index && !is_link_local(*address));
+            found.extend(own.map(|(_, address, subnet)| (address, subnet)));
+        }
+        Ok(found)
     }
 
     /// All subnets this host has an address on or a route to, other than the default one.
     pub(crate) fn subnets_in_use(&mut self) -> io::Result<Vec<Subnet>> {
-        let mut subnets: Vec<Subnet> = self.addresses()?.into_iter().map(|(.., subnet)| subnet).collect();
-        let routes = self.routes()?;
-        subnets.extend(routes.iter().filter_map(destination).filter(|subnet| subnet.prefix_len() > 0));
+        let mut subnets: Vec<Subnet> = Vec::new();
+        for family in FAMILIES {
+            let addresses = self.addresses(family)?.into_iter();
+            subnets.extend(addresses.filter(|(_, ip, _)| !is_link_local(*ip)).map(|(.., subnet)| subnet));
+            let routes = self.routes(family)?;
+            let known = routes.iter().filter_map(destination);
+            subnets.extend(known.filter(|subnet| subnet.prefix_len() > 0 && is_unicast(subnet.address())));
+        }
         Ok(subnets)
     }
 
     /// The device packets to the world leave by, if there is a default route.
     pub(crate) fn default_route_link(&mut self) -> io::Result<Option<Link>> {
-        let routes = self.routes()?;
+        let routes = self.routes(AddressFamily::Inet)?;
         let Some(index) = routes.iter().filter(|route| is_default(route)).find_map(device_of) else {
             return Ok(None);
         };
         self.link(link_message(index, Vec::new()))
     }
 
-    fn addresses(&mut self) -> io::Result<Vec<(u32, Ipv4Addr, Subnet)>> {
+    fn addresses(&mut self, family: AddressFamily) -> io::Result<Vec<(u32, IpAddr, Subnet)>> {
         let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = family;
         let answers = self.request(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)?;
         Ok(answers.iter().filter_map(address_of).collect())
     }
 
-    fn routes(&mut self) -> io::Result<Vec<RouteMessage>> {
+    fn routes(&mut self, family: AddressFamily) -> io::Result<Vec<RouteMessage>> {
         let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
+        message.header.address_family = family;
         let answers = self.request(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)?;
         let route = |answer| match answer {
             RouteNetlinkMessage::NewRoute(route) => Some(route),
@@ -288,13 +303,53 @@ fn link_of(answer: &RouteNetlinkMessage) -> Option<Link> {
     Some(Link { index: message.header.index, mtu: mtu? })
 }
 
-fn address_of(answer: &RouteNetlinkMessage) -> Option<(u32, Ipv4Addr, Subnet)> {
+fn address_of(answer: &RouteNetlinkMessage) -> Option<(u32, IpAddr, Subnet)> {
     let RouteNetlinkMessage::NewAddress(message) = answer else { return None };
-    let address = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+    let find = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(wanted);
+    let local = find(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
         _ => None,
+    });
+    // IPv6 has no other end and says it this way.
+    let address = local.or_else(|| {
+        find(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
     })?;
     Some((message.header.index, address, Subnet::containing(address, message.header.prefix_len)?))
+}
+
+fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family_of(gateway);
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Boot;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unicast;
+    let gateway = match gateway {
+        IpAddr::V4(gateway) => RouteAddress::Inet(gateway),
+        IpAddr::V6(gateway) => RouteAddress::Inet6(gateway),
+    };
+    message.attributes = vec![RouteAttribute::Gateway(gateway), RouteAttribute::Oif(index)];
+    message
+}
+
+fn family_of(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+/// Whether it means something on one link only.
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// Every device has routes to multicast and to its own link.
+fn is_unicast(address: IpAddr) -> bool {
+    !address.is_multicast() && !(address.is_ipv6() && is_link_local(address))
 }
 
 fn is_default(route: &RouteMessage) -> bool {
@@ -311,10 +366,12 @@ fn device_of(route: &RouteMessage) -> Option<u32> {
 }
 
 fn destination(route: &RouteMessage) -> Option<Subnet> {
-    route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => {
-            Subnet::containing(*address, route.header.destination_prefix_length)
-        }
-        _ => None,
+    route.attributes.iter().find_map(|attribute| {
+        let address: IpAddr = match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => (*address).into(),
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => (*address).into(),
+            _ => return None,
+        };
+        Subnet::containing(address, route.header.destination_prefix_length)
     })
 }

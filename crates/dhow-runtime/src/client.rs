@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
+use std::time::Duration;
 
 use dhow_sys::cgroup::Cgroup;
 use dhow_sys::process;
@@ -20,6 +21,9 @@ use crate::{
 
 /// How often a container is looked at that changes while we look.
 const LOOKS_MAX: u32 = 10;
+
+/// How long a shim may take to change networks: a few milliseconds are usual.
+const NETWORK_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Starts a container and returns when its program runs.
 ///
@@ -175,6 +179,13 @@ pub fn signal(run_dir: &RunDir, signal: i32) -> io::Result<bool> {
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Has the shim look at what networks its container is to be on, and waits until it is on them.
+pub fn update_network(run_dir: &RunDir) -> Result<(), String> {
+    let failed = |error: io::Error| format!("cannot talk to the container's shim: {error}");
+    let attached = Attached::connect(run_dir).map_err(failed)?;
+    attached.update_network(NETWORK_WAIT_MAX).map_err(failed)?
 }
 
 fn exit_status(bundle: &Bundle) -> io::Result<Option<ExitStatus>> {

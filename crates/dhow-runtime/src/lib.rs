@@ -35,7 +35,7 @@ pub use attach::{AttachEnd, AttachStreams, Attached, SignalProxy};
 pub use bundle::{Bundle, RunDir};
 pub use client::{
     StopMeaning, health, init_of, is_alive, note_stop, restart_count, set_restart_policy, signal, spawn_shim,
-    spawn_shim_attached, state, wait, was_stopped,
+    spawn_shim_attached, state, update_network, wait, was_stopped,
 };
 pub use container::{
     BindHow, ContainerSpec, IdMap, IdRange, MountSpec, NamespaceChoice, Namespaces, Propagation, Resources,

@@ -65,7 +65,8 @@ pub fn ports(container: &Container) -> Vec<PortRow> {
     if !container.state.is_running() || container.record.host.network == NetworkMode::Host {
         return Vec::new();
     }
-    let bound: &[BoundPort] = container.attached.as_ref().map_or(&[], |attached| &attached.ports);
+    let bound: Vec<BoundPort> =
+        container.attached.iter().flat_map(|attached| &attached.ports).copied().collect();
     let published = bound.iter().map(|bound| PortRow {
         container: bound.container_port,
         host: Some((bound.host_ip, bound.host_port)),
@@ -132,6 +133,8 @@ pub fn inspect(details: &ContainerDetails) -> Value {
     let record = &container.record;
     let args = record.args();
     let file = |name: &str| details.bundle.join(name).display().to_string();
+    let mut host_config = host_config(&record.host, &record.mounts);
+    host_config["Links"] = crate::network::links(container);
     json!({
         "Id": container.id,
         "Created": record.created,
@@ -151,12 +154,12 @@ pub fn inspect(details: &ContainerDetails) -> Value {
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": null,
-        "HostConfig": host_config(&record.host, &record.mounts),
+        "HostConfig": host_config,
         "Mounts": record.mounts.iter().zip(&details.mount_sources)
             .map(|(mount, source)| mount_point(mount, source.as_ref().map(|path| path.display().to_string())))
             .collect::<Vec<Value>>(),
         "Config": config(container),
-        "NetworkSettings": network_settings(container),
+        "NetworkSettings": crate::network::settings(container),
     })
 }
 
@@ -448,49 +451,8 @@ fn port_bindings(publish: &[PortMapping]) -> Value {
     json!(bindings)
 }
 
-fn network_settings(container: &Container) -> Value {
-    let mode = container.record.host.network;
-    let attached = container.attached.as_ref();
-    let ip = attached.map(|attached| attached.ip.to_string()).unwrap_or_default();
-    let gateway = attached.map(|attached| attached.gateway.to_string()).unwrap_or_default();
-    let mac = attached.map(|attached| attached.mac.to_string()).unwrap_or_default();
-    let prefix_len = attached.map_or(0, |attached| attached.prefix_len);
-    let endpoint = json!({
-        "IPAMConfig": container.record.host.ip.map(|ip| json!({ "IPv4Address": ip.to_string() })),
-        "Links": null,
-        "Aliases": null,
-        "DriverOpts": null,
-        "GwPriority": 0,
-        "NetworkID": "",
-        "EndpointID": "",
-        "Gateway": gateway,
-        "IPAddress": ip,
-        "MacAddress": mac,
-        "IPPrefixLen": prefix_len,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": null,
-    });
-    json!({
-        "Bridge": "",
-        "SandboxID": "",
-        "SandboxKey": "",
-        "Ports": bound_ports(container),
-        "EndpointID": "",
-        "Gateway": gateway,
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": ip,
-        "IPPrefixLen": prefix_len,
-        "IPv6Gateway": "",
-        "MacAddress": mac,
-        "Networks": { mode.to_string(): endpoint },
-    })
-}
-
 /// By container port, the host's sides; `null` for a port that is only exposed.
-fn bound_ports(container: &Container) -> Value {
+pub(crate) fn bound_ports(container: &Container) -> Value {
     let mut bound: Map<String, Value> = Map::new();
     for row in ports(container) {
         let sides = bound.entry(row.container.to_string()).or_insert(Value::Null);

@@ -7,6 +7,7 @@
 pub mod container;
 pub mod event;
 pub mod image;
+pub mod network;
 pub mod subrequest;
 pub mod system;
 pub mod volume;

@@ -43,7 +43,7 @@ enum Command {
     Import(commands::import::ImportArgs),
     /// Show what there is to know about this machine and this dhow
     Info(commands::info::InfoArgs),
-    /// Show everything about containers, images and volumes
+    /// Show everything about containers, images, networks and volumes
     Inspect(commands::inspect::InspectArgs),
     /// Load images from a tar archive
     Load(commands::load::LoadArgs),
@@ -92,6 +92,8 @@ enum Command {
     Logs(commands::logs::LogsArgs),
     /// Hold all processes of containers
     Pause(commands::pause::PauseArgs),
+    /// Manage networks
+    Network(commands::network::NetworkArgs),
     /// List the published ports of a container
     Port(commands::port::PortArgs),
     /// List containers
@@ -243,6 +245,7 @@ fn dispatch(command: Command, ui: &mut Ui) -> Result<u8, CliError> {
         Command::Kill(args) => commands::kill::run(&args, &open()?, ui),
         Command::Logs(args) => commands::logs::run(&args, &open()?, ui),
         Command::Pause(args) => commands::pause::run(&args, &open()?, ui),
+        Command::Network(args) => commands::network::run(&args, &open()?, ui),
         Command::Port(args) => commands::port::run(&args, &open()?, ui),
         Command::Ps(args) => commands::ps::run(&args, &open()?, ui),
         Command::Rename(args) => commands::rename::run(&args, &open()?, ui),

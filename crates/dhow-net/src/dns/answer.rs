@@ -1,35 +1,62 @@
 //! What to do with a query: answer it from the network's names, or ask somebody else.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::PTR;
 use hickory_proto::rr::{Name, RData, Record as DnsRecord, RecordType};
 
-use crate::ledger::Reader;
+use crate::ledger::{Reader, Record};
 
 /// Names move with containers, so nobody should remember them for long.
 const TTL_SECONDS: u32 = 5;
 
-/// What the names of a network are looked up in.
+/// What the names of networks are looked up in.
 pub(super) trait Names {
     /// The addresses of everybody called `name`, which is in lower case.
-    fn addresses(&self, name: &str) -> Vec<Ipv4Addr>;
+    fn addresses(&self, name: &str) -> Vec<IpAddr>;
     /// What the owner of `address` is called, if anybody has it.
-    fn name_of(&self, address: Ipv4Addr) -> Option<String>;
+    fn name_of(&self, address: IpAddr) -> Option<String>;
 }
 
-impl Names for Reader {
-    fn addresses(&self, name: &str) -> Vec<Ipv4Addr> {
-        let mut records = self.live();
-        records.retain(|record| record.names.iter().any(|own| own.eq_ignore_ascii_case(name)));
-        records.iter().map(|record| record.ip).collect()
+/// One network as a container sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedNetwork {
+    /// What users call it: names may end in it.
+    pub(crate) name: String,
+    pub(crate) reader: Reader,
+    /// Names only this container knows, and whom they mean.
+    pub(crate) links: Vec<(String, String)>,
+}
+
+impl NamedNetwork {
+    fn addresses(&self, name: &str) -> Vec<IpAddr> {
+        let link = self.links.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(name));
+        let name = link.map_or(name, |(_, target)| target);
+        let own = name.rsplit_once('.').filter(|(_, network)| network.eq_ignore_ascii_case(&self.name));
+        let mut records = self.reader.live();
+        records.retain(|record| {
+            let is_called = |name: &str| record.names.iter().any(|own| own.eq_ignore_ascii_case(name));
+            is_called(name) || own.is_some_and(|(name, _)| is_called(name))
+        });
+        records.iter().flat_map(Record::addresses).collect()
     }
 
-    fn name_of(&self, address: Ipv4Addr) -> Option<String> {
-        let mut records = self.live();
-        records.retain(|record| record.ip == address);
-        records.pop()?.names.into_iter().next()
+    fn name_of(&self, address: IpAddr) -> Option<String> {
+        let mut records = self.reader.live();
+        records.retain(|record| record.addresses().any(|own| own == address));
+        Some(format!("{}.{}", records.pop()?.names.first()?, self.name))
+    }
+}
+
+impl Names for [NamedNetwork] {
+    /// The first network that knows the name has the word.
+    fn addresses(&self, name: &str) -> Vec<IpAddr> {
+        self.iter().map(|network| network.addresses(name)).find(|found| !found.is_empty()).unwrap_or_default()
+    }
+
+    fn name_of(&self, address: IpAddr) -> Option<String> {
+        self.iter().find_map(|network| network.name_of(address))
     }
 }
 
@@ -49,8 +76,8 @@ pub(super) enum Decision {
     Ignore,
 }
 
-/// Decides about one query. `names` is none where containers do not find each other by name.
-pub(super) fn decide(query: &[u8], names: Option<&dyn Names>) -> Decision {
+/// Decides about one query.
+pub(super) fn decide(query: &[u8], names: &(impl Names + ?Sized)) -> Decision {
     let Ok(message) = Message::from_vec(query) else { return decide_malformed(query) };
     if message.metadata.message_type != MessageType::Query {
         return Decision::Ignore;
@@ -61,7 +88,7 @@ pub(super) fn decide(query: &[u8], names: Option<&dyn Names>) -> Decision {
     if message.metadata.op_code != OpCode::Query {
         return reply(&message, ResponseCode::NotImp, Vec::new());
     }
-    if let Some(records) = names.and_then(|names| look_up(question, names)) {
+    if let Some(records) = look_up(question, names) {
         return reply(&message, ResponseCode::NoError, records);
     }
     let is_single_label = question.name().num_labels() <= 1 && !question.name().is_root();
@@ -73,20 +100,24 @@ pub(super) fn decide(query: &[u8], names: Option<&dyn Names>) -> Decision {
 }
 
 /// The records for a name that is ours, which may be none of the wanted type; `None` if it is not ours.
-fn look_up(question: &Query, names: &dyn Names) -> Option<Vec<DnsRecord>> {
+fn look_up(question: &Query, names: &(impl Names + ?Sized)) -> Option<Vec<DnsRecord>> {
     let record = |data| DnsRecord::from_rdata(question.name().clone(), TTL_SECONDS, data);
     if question.query_type() == RecordType::PTR {
-        let IpAddr::V4(address) = question.name().parse_arpa_name().ok()?.addr() else { return None };
+        let address = question.name().parse_arpa_name().ok()?.addr();
         let name = Name::from_ascii(names.name_of(address)? + ".").ok()?;
         return Some(vec![record(RData::PTR(PTR(name)))]);
     }
     let name = question.name().to_lowercase().to_ascii();
     let addresses = names.addresses(name.trim_end_matches('.'));
-    match question.query_type() {
-        _ if addresses.is_empty() => None,
-        RecordType::A => Some(addresses.into_iter().map(|ip| record(RData::A(ip.into()))).collect()),
-        _ => Some(Vec::new()),
+    if addresses.is_empty() {
+        return None;
     }
+    let wanted = question.query_type();
+    let data = |address| match address {
+        IpAddr::V4(ip) => (wanted == RecordType::A).then(|| RData::A(ip.into())),
+        IpAddr::V6(ip) => (wanted == RecordType::AAAA).then(|| RData::AAAA(ip.into())),
+    };
+    Some(addresses.into_iter().filter_map(data).map(record).collect())
 }
 
 fn reply(query: &Message, code: ResponseCode, answers: Vec<DnsRecord>) -> Decision {
@@ -118,17 +149,26 @@ mod tests {
 
     use super::*;
 
-    struct OneContainer;
+    /// `redis` has an IPv4 address, `both` one of each family.
+    struct Containers;
 
-    impl Names for OneContainer {
-        fn addresses(&self, name: &str) -> Vec<Ipv4Addr> {
-            if name == "redis" { vec![Ipv4Addr::new(172, 17, 0, 2)] } else { Vec::new() }
+    impl Names for Containers {
+        fn addresses(&self, name: &str) -> Vec<IpAddr> {
+            let addresses: &[&str] = match name {
+                "redis" => &["172.17.0.2"],
+                "both" => &["172.17.0.3", "fd00::3"],
+                _ => &[],
+            };
+            addresses.iter().map(|address| address.parse().unwrap()).collect()
         }
 
-        fn name_of(&self, address: Ipv4Addr) -> Option<String> {
-            (address == Ipv4Addr::new(172, 17, 0, 2)).then(|| "redis".into())
+        fn name_of(&self, address: IpAddr) -> Option<String> {
+            let known = ["172.17.0.2", "fd00::3"].map(|known| known.parse::<IpAddr>().unwrap());
+            known.contains(&address).then(|| "redis.net".into())
         }
     }
+
+    const NOBODY: &[NamedNetwork] = &[];
 
     fn query(name: &str, kind: RecordType) -> Vec<u8> {
         let mut message = Message::new(7, MessageType::Query, OpCode::Query);
@@ -150,15 +190,20 @@ mod tests {
     }
 
     fn check(name: &str, kind: RecordType, expected: Expect) {
-        expected.assert_eq(&show(decide(&query(name, kind), Some(&OneContainer))));
+        expected.assert_eq(&show(decide(&query(name, kind), &Containers)));
     }
 
     #[test]
-    fn container_names_are_answered_and_have_no_ipv6_address() {
+    fn container_names_are_answered_with_the_addresses_they_have() {
         check("redis.", RecordType::A, expect!["NoError 172.17.0.2"]);
         check("ReDis.", RecordType::A, expect!["NoError 172.17.0.2"]);
         check("redis.", RecordType::AAAA, expect!["NoError"]);
-        check("2.0.17.172.in-addr.arpa.", RecordType::PTR, expect!["NoError redis."]);
+        check("both.", RecordType::A, expect!["NoError 172.17.0.3"]);
+        check("both.", RecordType::AAAA, expect!["NoError fd00::3"]);
+        check("both.", RecordType::TXT, expect!["NoError"]);
+        check("2.0.17.172.in-addr.arpa.", RecordType::PTR, expect!["NoError redis.net."]);
+        let nibbles = "3.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa.";
+        check(nibbles, RecordType::PTR, expect!["NoError redis.net."]);
     }
 
     #[test]
@@ -166,19 +211,19 @@ mod tests {
         check("mongo.", RecordType::A, expect!["forward, else NXDomain"]);
         check("example.com.", RecordType::A, expect!["forward, else ServFail"]);
         check("9.0.17.172.in-addr.arpa.", RecordType::PTR, expect!["forward, else ServFail"]);
-        let unnamed = decide(&query("redis.", RecordType::A), None);
+        let unnamed = decide(&query("redis.", RecordType::A), NOBODY);
         assert_eq!(show(unnamed), "forward, else NXDomain");
     }
 
     #[test]
     fn noise_is_ignored_or_called_malformed() {
-        assert_eq!(decide(b"", None), Decision::Ignore);
-        assert_eq!(decide(b"\x00", None), Decision::Ignore);
-        assert_eq!(decide(b"\x00\x07\x80\x00", None), Decision::Ignore);
-        assert_eq!(show(decide(b"\x00\x07\x01\x00", None)), "FormErr");
+        assert_eq!(decide(b"", NOBODY), Decision::Ignore);
+        assert_eq!(decide(b"\x00", NOBODY), Decision::Ignore);
+        assert_eq!(decide(b"\x00\x07\x80\x00", NOBODY), Decision::Ignore);
+        assert_eq!(show(decide(b"\x00\x07\x01\x00", NOBODY)), "FormErr");
         let mut cut = query("example.com.", RecordType::A);
         cut.truncate(20);
-        assert_eq!(show(decide(&cut, None)), "FormErr");
+        assert_eq!(show(decide(&cut, NOBODY)), "FormErr");
     }
 
     proptest::proptest! {
@@ -188,7 +233,7 @@ mod tests {
             let flip = flip.min(bytes.len() - 1);
             bytes[flip] = value;
             bytes.truncate(cut);
-            if let Decision::Reply(reply) = decide(&bytes, Some(&OneContainer)) {
+            if let Decision::Reply(reply) = decide(&bytes, &Containers) {
                 proptest::prop_assert_eq!(&reply[..2], &bytes[..2]);
             }
         }

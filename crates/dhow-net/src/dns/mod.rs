@@ -2,7 +2,8 @@
 //!
 //! Its sockets are opened inside the container's network namespace and served by a thread outside, so
 //! that it can ask the host's resolvers, also those on the host's loopback. It knows the names of the
-//! container's network, if that has names, and forwards everything else. It always answers: a name
+//! container's networks, as far as those have names, and forwards everything else, unless the container has no way
+//! out: then nobody shall carry messages for it in names. It always answers: a name
 //! without a dot that nobody knows does not exist, and says so at once, because programs wait for that
 //! (a web page that wonders whether there is a `redis`).
 
@@ -12,15 +13,15 @@ mod upstream;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use answer::{Decision, Names, decide};
+pub(crate) use answer::NamedNetwork;
+use answer::{Decision, decide};
 use upstream::{Pending, Progress, Question, ask_over_tcp, read_message, set_deadlines, write_message};
 
 use crate::files::DNS_ADDRESS;
-use crate::ledger::Reader;
 use crate::port::Protocol;
 use crate::stop::{Stop, Worker};
 
@@ -58,24 +59,55 @@ impl DnsSockets {
     }
 
     /// Starts to answer what arrives.
-    pub(crate) fn serve(self, servers: Vec<SocketAddr>, names: Option<Reader>) -> io::Result<Worker> {
+    pub(crate) fn serve(self, servers: Vec<SocketAddr>, networks: KnownNetworks) -> io::Result<Worker> {
         Worker::start("dns", move |stop| {
-            let known = Arc::new(Known { servers, names });
+            let known = Arc::new(Known { servers, networks });
             let clients = Arc::new(());
             Server { sockets: self, known, pending: Vec::new(), silent_until: None, clients }.run(&stop);
         })
     }
 }
 
+/// The networks a container is on, which change while it is asked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KnownNetworks(Arc<RwLock<NetworkList>>);
+
+#[derive(Debug, Default)]
+struct NetworkList {
+    named: Vec<NamedNetwork>,
+    has_way_out: bool,
+}
+
+impl KnownNetworks {
+    /// Those with names, in the order in which they are asked, and whether any of them leads out.
+    pub(crate) fn set(&self, named: Vec<NamedNetwork>, has_way_out: bool) {
+        let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *list = NetworkList { named, has_way_out };
+    }
+
+    fn named(&self) -> Vec<NamedNetwork> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).named.clone()
+    }
+
+    fn has_way_out(&self) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).has_way_out
+    }
+}
+
 /// What answers come from.
 struct Known {
     servers: Vec<SocketAddr>,
-    names: Option<Reader>,
+    networks: KnownNetworks,
 }
 
 impl Known {
     fn decide(&self, query: &[u8]) -> Decision {
-        decide(query, self.names.as_ref().map(|names| names as &dyn Names))
+        decide(query, self.networks.named().as_slice())
+    }
+
+    /// Who may be asked what we do not know.
+    fn servers(&self) -> &[SocketAddr] {
+        if self.networks.has_way_out() { &self.servers } else { &[] }
     }
 }
 
@@ -152,7 +184,7 @@ impl Server {
             return;
         }
         let client = question.client;
-        match Pending::ask(question, &self.known.servers, now) {
+        match Pending::ask(question, self.known.servers(), now) {
             Ok(pending) => self.pending.push(pending),
             Err(on_failure) => self.reply(&on_failure, client),
         }
@@ -192,7 +224,7 @@ fn serve_connection(mut stream: TcpStream, known: &Known) -> io::Result<()> {
             Decision::Ignore => return Ok(()),
             Decision::Reply(reply) => write_message(&mut stream, &reply)?,
             Decision::Forward { on_failure, .. } => {
-                let reply = ask_over_tcp(&query, &known.servers).unwrap_or(on_failure);
+                let reply = ask_over_tcp(&query, known.servers()).unwrap_or(on_failure);
                 write_message(&mut stream, &reply)?;
             }
         }

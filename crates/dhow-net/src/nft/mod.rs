@@ -1,7 +1,7 @@
 //! The firewall rules of a network, spoken to the kernel's nf_tables directly.
 //!
-//! One table holds everything of one network and nothing else, so removing it undoes all. Its rules are
-//! written once; a published port is an element in a map, added and removed without touching a rule:
+//! One table a family holds everything of one network and nothing else, so removing it undoes all. Its rules
+//! are written once; a published port is an element in a map, added and removed without touching a rule:
 //!
 //! ```text
 //! map published     { protocol . port           : address . port }
@@ -15,15 +15,18 @@
 //! chain guard       { drop what comes from the bridge for 127/8 (route_localnet would let it in) }
 //! ```
 //!
+//! `forward` is also what keeps networks apart. On an internal network it drops whatever would leave the bridge
+//! as well, and there is nothing to publish or to masquerade.
+//!
 //! An `nft` process costs 15 ms and may not be installed; a netlink message costs some microseconds.
 
 mod rule;
 mod wire;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use rule::{Is, Rule};
+use rule::{Is, Rule, octets};
 use rustix::io::Errno;
 use wire::{Attributes, Batch, query};
 
@@ -42,7 +45,6 @@ const DELETE_ELEMENT: u16 = 14;
 const FLAG_CREATE: u16 = 0x400;
 const FLAG_APPEND: u16 = 0x800;
 const FLAG_EXCLUSIVE: u16 = 0x200;
-const FAMILY_IPV4: u32 = 2;
 const SET_IS_MAP: u32 = 0x8;
 
 const HOOK_PREROUTING: u32 = 0;
@@ -56,9 +58,12 @@ const PRIORITY_SNAT: i32 = 100;
 
 /// The `nft` tool's numbers for the parts of a key, so that it can print our maps.
 const TYPE_IPV4_ADDRESS: u32 = 7;
+const TYPE_IPV6_ADDRESS: u32 = 8;
 const TYPE_PROTOCOL: u32 = 12;
 const TYPE_PORT: u32 = 13;
 const TYPE_BITS: u32 = 6;
+/// What a part of a key is rounded up to.
+const WORD_BYTES: u32 = 4;
 
 const PUBLISHED: &str = "published";
 const PUBLISHED_AT: &str = "published_at";
@@ -69,41 +74,112 @@ const POSTROUTING: &str = "postrouting";
 const FORWARD: &str = "forward";
 const GUARD: &str = "guard";
 
-/// The table of one network.
+/// Which addresses a table is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl Family {
+    pub(crate) fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
+    }
+
+    fn number(self) -> u8 {
+        match self {
+            Self::Ipv4 => 2,
+            Self::Ipv6 => 10,
+        }
+    }
+
+    fn address_bytes(self) -> u32 {
+        match self {
+            Self::Ipv4 => 4,
+            Self::Ipv6 => 16,
+        }
+    }
+
+    fn address_words(self) -> u32 {
+        self.address_bytes() / WORD_BYTES
+    }
+
+    fn address_type(self) -> u32 {
+        match self {
+            Self::Ipv4 => TYPE_IPV4_ADDRESS,
+            Self::Ipv6 => TYPE_IPV6_ADDRESS,
+        }
+    }
+
+    fn source_offset(self) -> u32 {
+        match self {
+            Self::Ipv4 => 12,
+            Self::Ipv6 => 8,
+        }
+    }
+
+    fn destination_offset(self) -> u32 {
+        match self {
+            Self::Ipv4 => 16,
+            Self::Ipv6 => 24,
+        }
+    }
+}
+
+/// The table of one network and family.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Table<'a> {
     pub(crate) name: &'a str,
+    pub(crate) family: Family,
 }
 
-/// A published port that the kernel redirects: IPv4 only.
+/// What decides about the rules of a network.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan<'a> {
+    pub(crate) bridge: &'a str,
+    pub(crate) subnet: Subnet,
+    /// Nothing leaves or enters.
+    pub(crate) is_internal: bool,
+    /// What leaves does so under the host's address.
+    pub(crate) masquerades: bool,
+    /// Containers talk to each other.
+    pub(crate) lets_neighbours_talk: bool,
+}
+
+/// A published port that the kernel redirects. Both sides are of the table's family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Redirect {
     pub(crate) bound: BoundPort,
-    pub(crate) to: Ipv4Addr,
+    pub(crate) to: IpAddr,
 }
 
 impl<'a> Table<'a> {
     /// Whether the kernel has it. Somebody's `nft flush ruleset` removes ours as well.
     pub(crate) fn exists(self) -> io::Result<bool> {
-        found(query(GET_TABLE, &Attributes::default().text(1, self.name)))
+        found(query(self.family.number(), GET_TABLE, &Attributes::default().text(1, self.name)))
     }
 
     /// Creates it with its rules, empty of ports.
-    pub(crate) fn create(self, bridge: &str, subnet: Subnet) -> io::Result<()> {
-        let mut batch = Batch::new();
+    pub(crate) fn create(self, plan: &Plan<'_>) -> io::Result<()> {
+        let mut batch = self.batch();
         batch.push(NEW_TABLE, FLAG_CREATE | FLAG_EXCLUSIVE, &Attributes::default().text(1, self.name));
         self.push_map(&mut batch, 1, PUBLISHED, &[TYPE_PROTOCOL, TYPE_PORT]);
-        self.push_map(&mut batch, 2, PUBLISHED_AT, &[TYPE_IPV4_ADDRESS, TYPE_PROTOCOL, TYPE_PORT]);
+        let at = [self.family.address_type(), TYPE_PROTOCOL, TYPE_PORT];
+        self.push_map(&mut batch, 2, PUBLISHED_AT, &at);
         self.push_chains(&mut batch);
-        for (chain, rule) in network_rules(bridge, subnet) {
+        for (chain, rule) in network_rules(self.family, plan) {
             self.push_rule(&mut batch, chain, &rule);
         }
         batch.commit()
     }
 
+    fn batch(self) -> Batch {
+        Batch::new(self.family.number())
+    }
+
     /// Removes it with everything in it. One that is gone is success.
     pub(crate) fn delete(self) -> io::Result<()> {
-        let mut batch = Batch::new();
+        let mut batch = self.batch();
         batch.push(DELETE_TABLE, 0, &Attributes::default().text(1, self.name));
         found(batch.commit()).map(drop)
     }
@@ -113,7 +189,7 @@ impl<'a> Table<'a> {
         if redirects.is_empty() {
             return Ok(());
         }
-        let mut batch = Batch::new();
+        let mut batch = self.batch();
         for redirect in redirects {
             batch.push(NEW_ELEMENT, FLAG_CREATE, &self.element(redirect));
         }
@@ -130,7 +206,7 @@ impl<'a> Table<'a> {
     }
 
     fn delete_elements(self, redirects: &[Redirect]) -> io::Result<()> {
-        let mut batch = Batch::new();
+        let mut batch = self.batch();
         for redirect in redirects {
             batch.push(DELETE_ELEMENT, 0, &self.element(redirect));
         }
@@ -140,8 +216,8 @@ impl<'a> Table<'a> {
     /// Within a container: DNS queries to `server` go to the ports where the embedded server listens.
     ///
     /// Port 53 itself stays free for whoever wants to run a name server in the container.
-    pub(crate) fn create_dns_redirect(self, server: Ipv4Addr, ports: &[(u8, u16)]) -> io::Result<()> {
-        let mut batch = Batch::new();
+    pub(crate) fn create_dns_redirect(self, server: IpAddr, ports: &[(u8, u16)]) -> io::Result<()> {
+        let mut batch = self.batch();
         batch.push(NEW_TABLE, FLAG_CREATE | FLAG_EXCLUSIVE, &Attributes::default().text(1, self.name));
         self.push_chain(&mut batch, OUTPUT, Some(("nat", HOOK_OUTPUT, PRIORITY_DNAT)));
         for (protocol, port) in ports {
@@ -153,7 +229,7 @@ impl<'a> Table<'a> {
     }
 
     fn push_map(self, batch: &mut Batch, id: u32, name: &str, key: &[u32]) {
-        let value = [TYPE_IPV4_ADDRESS, TYPE_PORT];
+        let value = [self.family.address_type(), TYPE_PORT];
         let map = Attributes::default()
             .text(1, self.name)
             .text(2, name)
@@ -172,7 +248,9 @@ impl<'a> Table<'a> {
         self.push_chain(batch, OUTPUT, Some(("nat", HOOK_OUTPUT, PRIORITY_DNAT)));
         self.push_chain(batch, POSTROUTING, Some(("nat", HOOK_POSTROUTING, PRIORITY_SNAT)));
         self.push_chain(batch, FORWARD, Some(("filter", HOOK_FORWARD, PRIORITY_FILTER)));
-        self.push_chain(batch, GUARD, Some(("filter", HOOK_PREROUTING, PRIORITY_RAW)));
+        if self.family == Family::Ipv4 {
+            self.push_chain(batch, GUARD, Some(("filter", HOOK_PREROUTING, PRIORITY_RAW)));
+        }
     }
 
     fn push_chain(self, batch: &mut Batch, name: &str, hook: Option<(&str, u32, i32)>) {
@@ -191,7 +269,8 @@ impl<'a> Table<'a> {
 
     fn element(self, redirect: &Redirect) -> Attributes {
         let (map, key) = key_of(&redirect.bound);
-        let value = [redirect.to.octets(), word(&redirect.bound.container_port.port.to_be_bytes())].concat();
+        let port = word(&redirect.bound.container_port.port.to_be_bytes());
+        let value = [octets(redirect.to), port.to_vec()].concat();
         let element = Attributes::default()
             .nested(1, &Attributes::default().bytes(1, &key))
             .nested(2, &Attributes::default().bytes(1, &value));
@@ -202,45 +281,66 @@ impl<'a> Table<'a> {
 
 /// Whether an iptables (nft flavour) chain of another program exists in its `ip filter` table.
 pub(crate) fn filter_chain_exists(chain: &str) -> io::Result<bool> {
-    found(query(GET_CHAIN, &Attributes::default().text(1, "filter").text(3, chain)))
+    found(query(Family::Ipv4.number(), GET_CHAIN, &Attributes::default().text(1, "filter").text(3, chain)))
 }
 
-fn network_rules(bridge: &str, subnet: Subnet) -> Vec<(&'static str, Rule)> {
+fn network_rules(family: Family, plan: &Plan<'_>) -> Vec<(&'static str, Rule)> {
     let rule = Rule::default;
-    vec![
-        (PUBLISH, rule().redirect_by_address(PUBLISHED_AT)),
-        (PUBLISH, rule().redirect_by_port(PUBLISHED)),
-        // A neighbour may send packets for 127.0.0.1; only our own, in `output`, may be meant.
-        (PREROUTING, rule().if_to_loopback(Is::Different).if_to_this_host().jump(PUBLISH)),
-        (OUTPUT, rule().if_to_this_host().jump(PUBLISH)),
-        (POSTROUTING, rule().if_from_subnet(subnet).if_to_interface(Is::Different, bridge).masquerade()),
-        (POSTROUTING, rule().if_from_loopback().if_to_interface(Is::Equal, bridge).masquerade()),
-        (
-            POSTROUTING,
-            rule().if_from_subnet(subnet).if_to_interface(Is::Equal, bridge).if_redirected().masquerade(),
-        ),
-        (
-            FORWARD,
-            rule()
-                .if_to_interface(Is::Equal, bridge)
-                .if_from_interface(Is::Different, bridge)
-                .if_new_connection()
-                .if_not_redirected()
-                .drop_it(),
-        ),
-        (GUARD, rule().if_from_interface(Is::Equal, bridge).if_to_loopback(Is::Equal).drop_it()),
-    ]
+    let (bridge, subnet) = (plan.bridge, plan.subnet);
+    let leaves = || rule().if_from_interface(Is::Equal, bridge).if_to_interface(Is::Different, bridge);
+    let enters = || rule().if_to_interface(Is::Equal, bridge).if_from_interface(Is::Different, bridge);
+    let mut rules = Vec::new();
+    if plan.is_internal {
+        rules.extend([(FORWARD, leaves().drop_it()), (FORWARD, enters().drop_it())]);
+    } else {
+        rules.extend([
+            (PUBLISH, rule().redirect_by_address(family, PUBLISHED_AT)),
+            (PUBLISH, rule().redirect_by_port(family, PUBLISHED)),
+        ]);
+        rules.extend(redirecting_rules(family));
+        if plan.masquerades {
+            let leaving = rule().if_from_subnet(subnet).if_to_interface(Is::Different, bridge);
+            rules.push((POSTROUTING, leaving.masquerade()));
+        }
+        if family == Family::Ipv4 {
+            let local = rule().if_from_loopback().if_to_interface(Is::Equal, bridge);
+            rules.push((POSTROUTING, local.masquerade()));
+        }
+        let hairpin = rule().if_from_subnet(subnet).if_to_interface(Is::Equal, bridge).if_redirected();
+        rules.push((POSTROUTING, hairpin.masquerade()));
+        rules.push((FORWARD, enters().if_new_connection().if_not_redirected().drop_it()));
+    }
+    if !plan.lets_neighbours_talk {
+        let between = rule().if_to_interface(Is::Equal, bridge).if_from_interface(Is::Equal, bridge);
+        rules.push((FORWARD, between.if_new_connection().if_not_redirected().drop_it()));
+    }
+    if family == Family::Ipv4 {
+        let local = rule().if_from_interface(Is::Equal, bridge).if_to_loopback(family, Is::Equal);
+        rules.push((GUARD, local.drop_it()));
+    }
+    rules
 }
 
-/// The map a port belongs to, and its key there. Each part fills a register of four bytes.
+/// What reaches the maps of published ports.
+fn redirecting_rules(family: Family) -> [(&'static str, Rule); 2] {
+    let to_this_host = |rule: Rule| rule.if_to_this_host().jump(PUBLISH);
+    // A neighbour may send packets for 127.0.0.1; only our own, in `output`, may be meant.
+    let foreign = Rule::default().if_to_loopback(family, Is::Different);
+    let own = match family {
+        Family::Ipv4 => Rule::default(),
+        // The kernel sends nothing from ::1 elsewhere: the socket that holds the port takes these.
+        Family::Ipv6 => foreign.clone(),
+    };
+    [(PREROUTING, to_this_host(foreign)), (OUTPUT, to_this_host(own))]
+}
+
+/// The map a port belongs to, and its key there. Each part fills registers of four bytes.
 fn key_of(bound: &BoundPort) -> (&'static str, Vec<u8>) {
     let protocol = word(&[bound.container_port.protocol.number()]);
     let port = word(&bound.host_port.to_be_bytes());
-    match bound.host_ip {
-        IpAddr::V4(address) if !address.is_unspecified() => {
-            (PUBLISHED_AT, [address.octets(), protocol, port].concat())
-        }
-        _ => (PUBLISHED, [protocol, port].concat()),
+    match bound.host_ip.is_unspecified() {
+        true => (PUBLISHED, [protocol, port].concat()),
+        false => (PUBLISHED_AT, [octets(bound.host_ip), protocol.to_vec(), port.to_vec()].concat()),
     }
 }
 
@@ -255,14 +355,20 @@ fn concatenated(types: &[u32]) -> u32 {
 }
 
 fn width(types: &[u32]) -> u32 {
-    4 * u32::try_from(types.len()).expect("a handful of parts")
+    let words = |part: &u32| if *part == TYPE_IPV6_ADDRESS { Family::Ipv6.address_words() } else { 1 };
+    WORD_BYTES * types.iter().map(words).sum::<u32>()
 }
 
 /// Turns "no such thing" into false.
 fn found(result: io::Result<()>) -> io::Result<bool> {
     match result {
         Ok(()) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(false),
+        // A kernel without a family has no tables of it.
+        Err(error) if [Errno::NOENT, Errno::AFNOSUPPORT].iter().any(|none| is(&error, *none)) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
 }

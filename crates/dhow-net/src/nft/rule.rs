@@ -1,7 +1,8 @@
 //! Rules as the kernel's little machine runs them: each expression loads, compares or acts on registers.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
+use super::Family;
 use super::wire::Attributes;
 use crate::subnet::Subnet;
 
@@ -13,8 +14,6 @@ const DATA_VERDICT: u16 = 2;
 
 const PAYLOAD_NETWORK_HEADER: u32 = 1;
 const PAYLOAD_TRANSPORT_HEADER: u32 = 2;
-const IPV4_SOURCE_OFFSET: u32 = 12;
-const IPV4_DESTINATION_OFFSET: u32 = 16;
 const DESTINATION_PORT_OFFSET: u32 = 2;
 
 const META_IIFNAME: u32 = 6;
@@ -37,9 +36,8 @@ const LOOPBACK_FIRST_BYTE: u8 = 127;
 const REGISTER_VERDICT: u32 = 0;
 /// The first register of 16 bytes.
 const REGISTER: u32 = 1;
-/// The second to third register of 4 bytes; the first is the head of [`REGISTER`].
-const REGISTER_WORD_1: u32 = 9;
-const REGISTER_WORD_2: u32 = 10;
+/// The first register of 4 bytes, which is the head of [`REGISTER`]. Those after it have the numbers after it.
+const REGISTER_WORD_0: u32 = 8;
 
 #[derive(Clone, Copy)]
 pub(super) enum Is {
@@ -98,33 +96,48 @@ impl Rule {
         self.load_meta(REGISTER, META_OIFNAME).compare(is, &interface_name(name))
     }
 
+    fn load_source(self, family: Family, length: u32) -> Self {
+        self.load_payload(REGISTER, PAYLOAD_NETWORK_HEADER, family.source_offset(), length)
+    }
+
+    fn load_destination(self, family: Family, length: u32) -> Self {
+        self.load_payload(REGISTER, PAYLOAD_NETWORK_HEADER, family.destination_offset(), length)
+    }
+
     pub(super) fn if_from_subnet(self, subnet: Subnet) -> Self {
-        let mask = Attributes::default().bytes(DATA_VALUE, &subnet.netmask().octets());
-        let xor = Attributes::default().bytes(DATA_VALUE, &[0; 4]);
+        let family = Family::of(subnet.address());
+        let length = family.address_bytes();
+        let mask = Attributes::default().bytes(DATA_VALUE, &octets(subnet.netmask()));
+        let xor = Attributes::default().bytes(DATA_VALUE, &vec![0; length as usize]);
         let and = Attributes::default()
             .u32(1, REGISTER)
             .u32(2, REGISTER)
-            .u32(3, 4)
+            .u32(3, length)
             .nested(4, &mask)
             .nested(5, &xor);
-        self.load_payload(REGISTER, PAYLOAD_NETWORK_HEADER, IPV4_SOURCE_OFFSET, 4)
+        self.load_source(family, length)
             .expression("bitwise", &and)
-            .compare(Is::Equal, &subnet.address().octets())
+            .compare(Is::Equal, &octets(subnet.address()))
     }
 
+    /// Comes from 127.0.0.0/8. What claims to come from ::1 is dropped by the kernel.
     pub(super) fn if_from_loopback(self) -> Self {
-        self.load_payload(REGISTER, PAYLOAD_NETWORK_HEADER, IPV4_SOURCE_OFFSET, 1)
-            .compare(Is::Equal, &[LOOPBACK_FIRST_BYTE])
+        self.load_source(Family::Ipv4, 1).compare(Is::Equal, &[LOOPBACK_FIRST_BYTE])
     }
 
-    pub(super) fn if_to_loopback(self, is: Is) -> Self {
-        self.load_payload(REGISTER, PAYLOAD_NETWORK_HEADER, IPV4_DESTINATION_OFFSET, 1)
-            .compare(is, &[LOOPBACK_FIRST_BYTE])
+    /// Goes to 127.0.0.0/8, or to ::1.
+    pub(super) fn if_to_loopback(self, family: Family, is: Is) -> Self {
+        match family {
+            Family::Ipv4 => self.load_destination(family, 1).compare(is, &[LOOPBACK_FIRST_BYTE]),
+            Family::Ipv6 => self
+                .load_destination(family, family.address_bytes())
+                .compare(is, &Ipv6Addr::LOCALHOST.octets()),
+        }
     }
 
-    pub(super) fn if_to_address(self, address: Ipv4Addr) -> Self {
-        self.load_payload(REGISTER, PAYLOAD_NETWORK_HEADER, IPV4_DESTINATION_OFFSET, 4)
-            .compare(Is::Equal, &address.octets())
+    pub(super) fn if_to_address(self, address: IpAddr) -> Self {
+        let family = Family::of(address);
+        self.load_destination(family, family.address_bytes()).compare(Is::Equal, &octets(address))
     }
 
     /// The destination is an address of this host.
@@ -153,31 +166,36 @@ impl Rule {
     }
 
     /// Rewrites the destination to what `map` has for (address, protocol, port).
-    pub(super) fn redirect_by_address(self, map: &str) -> Self {
-        self.load_payload(REGISTER, PAYLOAD_NETWORK_HEADER, IPV4_DESTINATION_OFFSET, 4)
-            .load_meta(REGISTER_WORD_1, META_L4PROTO)
-            .load_payload(REGISTER_WORD_2, PAYLOAD_TRANSPORT_HEADER, DESTINATION_PORT_OFFSET, 2)
+    pub(super) fn redirect_by_address(self, family: Family, map: &str) -> Self {
+        let after = REGISTER_WORD_0 + family.address_words();
+        self.load_destination(family, family.address_bytes())
+            .load_meta(after, META_L4PROTO)
+            .load_payload(after + 1, PAYLOAD_TRANSPORT_HEADER, DESTINATION_PORT_OFFSET, 2)
             .look_up(map)
-            .rewrite_destination()
+            .rewrite_destination(family)
     }
 
     /// Rewrites the destination to what `map` has for (protocol, port).
-    pub(super) fn redirect_by_port(self, map: &str) -> Self {
+    pub(super) fn redirect_by_port(self, family: Family, map: &str) -> Self {
         self.load_meta(REGISTER, META_L4PROTO)
-            .load_payload(REGISTER_WORD_1, PAYLOAD_TRANSPORT_HEADER, DESTINATION_PORT_OFFSET, 2)
+            .load_payload(REGISTER_WORD_0 + 1, PAYLOAD_TRANSPORT_HEADER, DESTINATION_PORT_OFFSET, 2)
             .look_up(map)
-            .rewrite_destination()
+            .rewrite_destination(family)
     }
 
     /// Rewrites the destination port and keeps the address `address`.
-    pub(super) fn redirect_to(self, address: Ipv4Addr, port: u16) -> Self {
+    pub(super) fn redirect_to(self, address: IpAddr, port: u16) -> Self {
+        let family = Family::of(address);
         let immediate = |register, value: &[u8]| {
             let value = Attributes::default().bytes(DATA_VALUE, value);
             Attributes::default().u32(1, register).nested(2, &value)
         };
-        self.expression("immediate", &immediate(REGISTER, &address.octets()))
-            .expression("immediate", &immediate(REGISTER_WORD_1, &port.to_be_bytes()))
-            .rewrite_destination()
+        self.expression("immediate", &immediate(REGISTER, &octets(address)))
+            .expression(
+                "immediate",
+                &immediate(REGISTER_WORD_0 + family.address_words(), &port.to_be_bytes()),
+            )
+            .rewrite_destination(family)
     }
 
     fn look_up(self, map: &str) -> Self {
@@ -185,12 +203,12 @@ impl Rule {
     }
 
     /// The address is at the head of [`REGISTER`], the port in the word after it.
-    fn rewrite_destination(self) -> Self {
+    fn rewrite_destination(self, family: Family) -> Self {
         let nat = Attributes::default()
             .u32(1, NAT_DESTINATION)
-            .u32(2, super::FAMILY_IPV4)
+            .u32(2, family.number().into())
             .u32(3, REGISTER)
-            .u32(5, REGISTER_WORD_1);
+            .u32(5, REGISTER_WORD_0 + family.address_words());
         self.expression("nat", &nat)
     }
 
@@ -210,6 +228,13 @@ impl Rule {
     fn verdict(self, verdict: &Attributes) -> Self {
         let data = Attributes::default().nested(DATA_VERDICT, verdict);
         self.expression("immediate", &Attributes::default().u32(1, REGISTER_VERDICT).nested(2, &data))
+    }
+}
+
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 

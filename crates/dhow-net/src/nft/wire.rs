@@ -17,7 +17,6 @@ const FLAG_ACK: u16 = 0x4;
 const FLAG_NESTED: u16 = 0x8000;
 const HEADER_BYTES: usize = 16;
 const FAMILY_UNSPEC: u8 = 0;
-const FAMILY_IPV4: u8 = 2;
 const MSG_DONTWAIT: i32 = rustix::net::RecvFlags::DONTWAIT.bits() as i32;
 
 /// Answers are acknowledgements and errors; an error quotes its request.
@@ -51,23 +50,25 @@ impl Attributes {
 }
 
 /// Changes that are made all together or not at all.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Batch {
+    family: u8,
     bytes: Vec<u8>,
     messages: u32,
 }
 
 impl Batch {
-    pub(crate) fn new() -> Self {
-        let mut batch = Self::default();
+    /// An empty one for tables of this family.
+    pub(crate) fn new(family: u8) -> Self {
+        let mut batch = Self { family, bytes: Vec::new(), messages: 0 };
         batch.message(BATCH_BEGIN, FLAG_REQUEST, &nfgen(FAMILY_UNSPEC, SUBSYSTEM_NFTABLES), &[]);
         batch
     }
 
-    /// Adds one nf_tables message for the `ip` family.
+    /// Adds one nf_tables message.
     pub(crate) fn push(&mut self, kind: u16, flags: u16, attributes: &Attributes) {
         let kind = SUBSYSTEM_NFTABLES << 8 | kind;
-        self.message(kind, FLAG_REQUEST | FLAG_ACK | flags, &nfgen(FAMILY_IPV4, 0), &attributes.0);
+        self.message(kind, FLAG_REQUEST | FLAG_ACK | flags, &nfgen(self.family, 0), &attributes.0);
     }
 
     fn message(&mut self, kind: u16, flags: u16, family: &[u8; 4], attributes: &[u8]) {
@@ -90,8 +91,8 @@ impl Batch {
 }
 
 /// Asks a single question that changes nothing; success means the thing exists.
-pub(crate) fn query(kind: u16, attributes: &Attributes) -> io::Result<()> {
-    let mut question = Batch::default();
+pub(crate) fn query(family: u8, kind: u16, attributes: &Attributes) -> io::Result<()> {
+    let mut question = Batch { family, bytes: Vec::new(), messages: 0 };
     question.push(kind, 0, attributes);
     exchange(&question.bytes)
 }

@@ -5,11 +5,11 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dhow_net::{EndpointSpec, NetConfig};
+use dhow_net::NetConfig;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use crate::host::{ask_udp, connect, on_host, spec};
+use crate::host::{Spec, ask_udp, connect, on_host, spec};
 
 const SERVER: &str = "127.0.0.11:53";
 
@@ -31,6 +31,18 @@ fn show(reply: &[u8]) -> String {
 
 fn look_up(name: &str) -> String {
     ask_udp(SERVER, &query(name, RecordType::A)).map_or("silence".into(), |reply| show(&reply))
+}
+
+/// All addresses of a name, of both families, or what there is instead.
+pub(crate) fn look_up_any(name: &str) -> String {
+    let ask = |kind| show(&ask_udp(SERVER, &query(name, kind)).expect("an answer"));
+    let answers = [ask(RecordType::A), ask(RecordType::AAAA)];
+    let found = answers.iter().filter_map(|answer| answer.strip_prefix("NoError ")).collect::<Vec<_>>();
+    if found.is_empty() { answers[0].clone() } else { found.join(" ") }
+}
+
+pub(crate) fn look_up_pointer(name: &str) -> String {
+    show(&ask_udp(SERVER, &query(name, RecordType::PTR)).expect("an answer"))
 }
 
 fn look_up_over_tcp(name: &str) -> String {
@@ -79,9 +91,9 @@ fn resolve(query: &[u8]) -> Vec<u8> {
     message.to_vec().unwrap()
 }
 
-fn with_servers(id: &str, servers: Vec<SocketAddr>) -> EndpointSpec {
+fn with_servers(id: &str, servers: Vec<SocketAddr>) -> Spec {
     let mut spec = spec(id, &[]);
-    spec.dns.servers = servers;
+    spec.sandbox.dns.servers = servers;
     spec
 }
 
@@ -139,7 +151,7 @@ fn containers_find_each_other_where_the_network_has_names() {
         assert_eq!(web.run(|| look_up("redis.")), "NXDomain");
         let redis = connect("redis");
         assert_eq!(web.run(|| look_up("Redis.")), format!("NoError {}", redis.ip()));
-        redis.endpoint.disconnect().unwrap();
+        redis.sandbox.close().unwrap();
         assert_eq!(web.run(|| look_up("redis.")), "NXDomain");
     });
 }

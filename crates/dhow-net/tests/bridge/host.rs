@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use dhow_net::{BridgeEndpoint, ConnectError, EndpointSpec, NetConfig, PortMapping};
+use dhow_net::{Attached, ConnectError, EndpointSpec, NetConfig, PortMapping, Sandbox, SandboxSpec};
 use dhow_sys::netns;
 
 /// The pretend host's address on its uplink.
@@ -32,7 +32,14 @@ pub(crate) struct Host {
 /// A network namespace that plays a container, on the network as long as it is not dropped.
 pub(crate) struct Container {
     pub(crate) netns: OwnedFd,
-    pub(crate) endpoint: BridgeEndpoint,
+    pub(crate) sandbox: Sandbox,
+}
+
+/// What a container wants.
+#[derive(Clone, Default)]
+pub(crate) struct Spec {
+    pub(crate) endpoint: EndpointSpec,
+    pub(crate) sandbox: SandboxSpec,
 }
 
 /// Runs `test` on a host of its own, or says why not.
@@ -76,7 +83,7 @@ impl Host {
         self.try_connect(&spec(id, publish)).unwrap()
     }
 
-    pub(crate) fn try_connect(&self, spec: &EndpointSpec) -> Result<Container, ConnectError> {
+    pub(crate) fn try_connect(&self, spec: &Spec) -> Result<Container, ConnectError> {
         connect(&self.config, spec)
     }
 
@@ -88,15 +95,25 @@ impl Host {
     }
 }
 
-pub(crate) fn connect(config: &NetConfig, spec: &EndpointSpec) -> Result<Container, ConnectError> {
+pub(crate) fn connect(config: &NetConfig, spec: &Spec) -> Result<Container, ConnectError> {
     let netns = netns::create().unwrap();
-    let endpoint = BridgeEndpoint::connect(config, spec, netns.as_fd())?;
-    Ok(Container { netns, endpoint })
+    let mut sandbox = Sandbox::open(spec.sandbox.clone(), netns.as_fd())?;
+    sandbox.connect(&[(config.clone(), spec.endpoint.clone())])?;
+    Ok(Container { netns, sandbox })
 }
 
 impl Container {
+    /// Its place on the network that leads out.
+    pub(crate) fn attached(&self) -> &Attached {
+        self.sandbox.attached().next().unwrap()
+    }
+
     pub(crate) fn ip(&self) -> Ipv4Addr {
-        self.endpoint.attached().ip
+        self.attached().ip.unwrap()
+    }
+
+    pub(crate) fn gateway(&self) -> String {
+        self.attached().gateway.unwrap().to_string()
     }
 
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
@@ -161,13 +178,14 @@ pub(crate) fn ask_udp(address: &str, message: &[u8]) -> Option<Vec<u8>> {
     Some(buffer)
 }
 
-pub(crate) fn spec(id: &str, publish: &[&str]) -> EndpointSpec {
-    EndpointSpec {
-        container_id: id.into(),
-        names: vec![id.into()],
-        ports: publish.iter().flat_map(|text| PortMapping::parse(text).unwrap()).collect(),
-        ..EndpointSpec::default()
-    }
+pub(crate) fn spec(id: &str, publish: &[&str]) -> Spec {
+    let ports = publish.iter().flat_map(|text| PortMapping::parse(text).unwrap()).collect();
+    let sandbox = SandboxSpec { ports, ..SandboxSpec::default() };
+    Spec { endpoint: endpoint(id), sandbox }
+}
+
+pub(crate) fn endpoint(id: &str) -> EndpointSpec {
+    EndpointSpec { container_id: id.into(), names: vec![id.into()], ..EndpointSpec::default() }
 }
 
 /// Runs a command line in the network namespace of this thread.

@@ -3,13 +3,14 @@
 mod crash;
 mod dns;
 mod host;
+mod networks;
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dhow_net::{ConnectError, EndpointSpec};
+use dhow_net::ConnectError;
 use expect_test::expect;
 use host::{
     HOST_ADDRESS, SILENCE_MIN, UPLINK_MTU, WORLD_ADDRESS, ask_udp, fetch, is_reachable, on_host, output,
@@ -27,7 +28,7 @@ fn containers_reach_each_other_the_host_and_the_world() {
         serve_tcp(TcpListener::bind("0.0.0.0:7000").unwrap());
         host.in_world(|| serve_tcp(TcpListener::bind("0.0.0.0:7001").unwrap()));
 
-        let gateway = a.endpoint.attached().gateway;
+        let gateway = a.gateway();
         assert_eq!(a.run(|| fetch(&format!("{}:80", b.ip()))), Ok(a.ip().to_string()));
         assert_eq!(a.run(|| fetch(&format!("{gateway}:7000"))), Ok(a.ip().to_string()));
         // The world sees the host, not the container.
@@ -43,7 +44,7 @@ fn a_published_port_answers_wherever_it_is_asked() {
         let web = host.connect("web", &["8080:80"]);
         let other = host.connect("other", &[]);
         web.serve_tcp(80);
-        let gateway = web.endpoint.attached().gateway.to_string();
+        let gateway = web.gateway();
         let at_host = format!("{HOST_ADDRESS}:8080");
 
         assert_eq!(fetch("127.0.0.1:8080"), Ok(gateway.clone()));
@@ -52,7 +53,7 @@ fn a_published_port_answers_wherever_it_is_asked() {
         assert_eq!(host.in_world(|| fetch(&at_host)), Ok(WORLD_ADDRESS.into()));
         assert_eq!(other.run(|| fetch(&at_host)), Ok(gateway.clone()));
         assert_eq!(web.run(|| fetch(&at_host)), Ok(gateway));
-        web.endpoint.disconnect().unwrap();
+        web.sandbox.close().unwrap();
         assert_eq!(fetch("127.0.0.1:8080"), Err("connection refused".into()));
     });
 }
@@ -90,7 +91,7 @@ fn a_container_cannot_send_to_the_loopback_of_the_host() {
         let private = UdpSocket::bind("127.0.0.1:0").unwrap();
         private.set_read_timeout(Some(SILENCE_MIN)).unwrap();
         let container = host.connect("nosy", &[]);
-        let gateway = container.endpoint.attached().gateway.to_string();
+        let gateway = container.gateway();
         container.run(|| {
             route_loopback_to(&gateway);
             UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"hi", private.local_addr().unwrap()).unwrap();
@@ -112,22 +113,24 @@ fn two_containers_never_get_one_port_or_address() {
         let first = host.connect("first", &["8080:80", "80"]);
         let error = host.try_connect(&spec("second", &["8080:80"])).err().unwrap();
         assert_eq!(error.to_string(), "Bind for 0.0.0.0:8080 failed: port is already allocated");
-        let wanted = EndpointSpec { ip: Some(first.ip()), ..spec("third", &[]) };
+        let with_ip = |id: &str, ip| {
+            let mut spec = spec(id, &[]);
+            spec.endpoint.ip = Some(ip);
+            spec
+        };
+        let wanted = with_ip("third", first.ip());
         assert!(matches!(host.try_connect(&wanted), Err(ConnectError::AddressTaken(_))));
-        let outside = EndpointSpec { ip: Some(Ipv4Addr::new(10, 9, 9, 9)), ..spec("fourth", &[]) };
+        let outside = with_ip("fourth", Ipv4Addr::new(10, 9, 9, 9));
         assert!(matches!(host.try_connect(&outside), Err(ConnectError::AddressOutside { .. })));
         assert!(matches!(host.try_connect(&spec("first", &[])), Err(ConnectError::AlreadyConnected(_))));
 
         let second = host.connect("second", &["80"]);
-        assert_ne!(
-            second.endpoint.attached().ports[0].host_port,
-            first.endpoint.attached().ports[2].host_port
-        );
+        assert_ne!(second.attached().ports[0].host_port, first.attached().ports[2].host_port);
         let (address, static_ip) = (first.ip(), Ipv4Addr::new(172, 17, 3, 3));
-        first.endpoint.disconnect().unwrap();
+        first.sandbox.close().unwrap();
         let again = host.connect("again", &["8080:80"]);
         assert_eq!(again.ip(), address);
-        let fixed = host.try_connect(&EndpointSpec { ip: Some(static_ip), ..spec("fixed", &[]) }).unwrap();
+        let fixed = host.try_connect(&with_ip("fixed", static_ip)).unwrap();
         assert_eq!(fixed.ip(), static_ip);
         assert_eq!(host.traces(), (2, 3));
     });
@@ -263,6 +266,6 @@ fn time_connect(host: &host::Host, publish: &[&str]) -> Duration {
     let started = Instant::now();
     let container = host.connect("timed", publish);
     let connected = started.elapsed();
-    container.endpoint.disconnect().unwrap();
+    container.sandbox.close().unwrap();
     connected
 }

@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use dhow_sys::signal::{SignalFd, SignalSet};
 use dhow_sys::tty::{self, RawMode};
@@ -116,6 +117,22 @@ impl Attached {
 
     pub(crate) fn over(socket: UnixStream) -> Self {
         Attached { socket }
+    }
+
+    /// Has the shim look at what networks its container is to be on, and hears what came of it. A container that
+    /// ends meanwhile is on none.
+    pub(crate) fn update_network(mut self, wait_max: Duration) -> io::Result<Result<(), String>> {
+        self.socket.set_read_timeout(Some(wait_max))?;
+        self.send(&Frame::UpdateNetwork)?;
+        loop {
+            match Frame::read(&mut self.socket)? {
+                Some(Frame::NetworkUpdated(updated)) => return Ok(updated),
+                Some(Frame::Exit(_)) => return Ok(Ok(())),
+                // Its output goes to every client.
+                Some(_) => {}
+                None => return Err(io::ErrorKind::ConnectionReset.into()),
+            }
+        }
     }
 
     /// Moves data between the user and the container until one of them has had enough.

@@ -21,12 +21,16 @@ pub enum Frame {
     StdinEnd,
     /// To the shim: the client's terminal has a new size.
     Resize(WindowSize),
+    /// To the shim: the networks the container is to be on have changed.
+    UpdateNetwork,
     /// From the shim: output of the container (all of it, if there is a terminal).
     Stdout(Vec<u8>),
     /// From the shim: error output of the container.
     Stderr(Vec<u8>),
     /// From the shim: the container ended and all of its output was sent.
     Exit(ExitStatus),
+    /// From the shim: the networks are as they are to be, or why not.
+    NetworkUpdated(Result<(), String>),
 }
 
 impl Frame {
@@ -77,9 +81,11 @@ impl Frame {
             Frame::Stdin(data) => (0, data.clone()),
             Frame::StdinEnd => (1, Vec::new()),
             Frame::Resize(size) => (2, [size.rows.to_be_bytes(), size.columns.to_be_bytes()].concat()),
+            Frame::UpdateNetwork => (3, Vec::new()),
             Frame::Stdout(data) => (16, data.clone()),
             Frame::Stderr(data) => (17, data.clone()),
             Frame::Exit(status) => (18, serde_json::to_vec(status).expect("plain data serializes")),
+            Frame::NetworkUpdated(result) => (19, serde_json::to_vec(result).expect("plain data serializes")),
         }
     }
 
@@ -91,9 +97,11 @@ impl Frame {
                 let (rows, columns) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
                 Frame::Resize(WindowSize { rows, columns })
             }
+            (3, []) => Frame::UpdateNetwork,
             (16, data) => Frame::Stdout(data.to_vec()),
             (17, data) => Frame::Stderr(data.to_vec()),
             (18, data) => Frame::Exit(serde_json::from_slice(data)?),
+            (19, data) => Frame::NetworkUpdated(serde_json::from_slice(data)?),
             (kind, _) => return Err(invalid(format!("frame of kind {kind} is malformed"))),
         })
     }
@@ -123,6 +131,8 @@ mod tests {
             Frame::StdinEnd,
             Frame::Resize(WindowSize { rows: 24, columns: 300 }),
             Frame::Stderr(Vec::new()),
+            Frame::UpdateNetwork,
+            Frame::NetworkUpdated(Err("no".into())),
         ];
         let mut wire = Vec::new();
         frames.iter().for_each(|frame| frame.encode(&mut wire));

@@ -29,6 +29,8 @@ pub(super) struct Client {
     stalled_since: Option<Instant>,
     /// It has sent input, whose end counts.
     has_sent_input: bool,
+    /// It waits for the networks to be what they are to be.
+    pub(super) awaits_network: bool,
 }
 
 /// What a client wants.
@@ -40,6 +42,8 @@ pub(super) enum Wish {
     InputEnd,
     /// Another size of the terminal.
     Resize(WindowSize),
+    /// Other networks.
+    UpdateNetwork,
 }
 
 impl Client {
@@ -53,6 +57,7 @@ impl Client {
             foreground,
             stalled_since: None,
             has_sent_input: false,
+            awaits_network: false,
         })
     }
 
@@ -70,6 +75,11 @@ impl Client {
     /// Queues the last thing it hears.
     pub(super) fn exit(&mut self, status: &ExitStatus) {
         Frame::Exit(status.clone()).encode(&mut self.outgoing);
+    }
+
+    /// Queues what became of its wish for other networks.
+    pub(super) fn network_updated(&mut self, result: &Result<(), String>) {
+        Frame::NetworkUpdated(result.clone()).encode(&mut self.outgoing);
     }
 
     /// Whether there is something to write to it.
@@ -137,7 +147,8 @@ impl Client {
                 }
                 Frame::StdinEnd => Wish::InputEnd,
                 Frame::Resize(size) => Wish::Resize(size),
-                Frame::Stdout(_) | Frame::Stderr(_) | Frame::Exit(_) => {
+                Frame::UpdateNetwork => Wish::UpdateNetwork,
+                Frame::Stdout(_) | Frame::Stderr(_) | Frame::Exit(_) | Frame::NetworkUpdated(_) => {
                     return Err(io::ErrorKind::InvalidData.into());
                 }
             });

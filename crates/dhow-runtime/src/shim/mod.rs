@@ -30,10 +30,15 @@ const EXIT_FAILURE: i32 = 125;
 ///
 /// Made by [`ShimHooks::network`] inside the shim. `connect` is called once, after the container's network
 /// namespace exists and before its program runs; it may start threads and keep sockets, the shim lives as
-/// long as the container. `disconnect` is called once after the container ended.
+/// long as the container. `update` is called whenever a command has asked for it. `disconnect` is called once after
+/// the container ended.
 pub trait NetworkSetup {
     /// Gives the namespace its interfaces, routes, published ports and names.
     fn connect(&mut self, netns: BorrowedFd<'_>) -> Result<(), String>;
+    /// Does what has changed in what is wanted, which whoever asked has left where it is looked for.
+    fn update(&mut self) -> Result<(), String> {
+        Ok(())
+    }
     /// Undoes what outlives the namespace.
     fn disconnect(&mut self);
 }

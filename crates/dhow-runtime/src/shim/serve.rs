@@ -253,7 +253,7 @@ impl Run {
         loop {
             match self.turn(&place) {
                 Ok(true) => break,
-                Ok(false) => {}
+                Ok(false) => self.update_network(),
                 Err(error) => {
                     // A shim that cannot do its work must not leave a container that nobody watches.
                     failure = Some(error.to_string());
@@ -286,6 +286,14 @@ impl Run {
             doctor.turn(&Patient { bundle, run_dir, running: &self.running, hooks: *hooks, on_exit });
         }
         Ok(happened.init)
+    }
+
+    /// Does what clients have asked for.
+    fn update_network(&mut self) {
+        if self.traffic.clients.iter().any(|client| client.awaits_network) {
+            let updated = self.network.as_mut().map_or(Ok(()), |network| network.update());
+            self.traffic.tell_network(&updated);
+        }
     }
 
     /// The end becomes visible first and durable second; then what takes time is cleaned up.

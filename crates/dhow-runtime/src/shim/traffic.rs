@@ -222,6 +222,7 @@ impl Traffic {
                         let _ = tty::set_size(master.as_fd(), size.rows, size.columns);
                     }
                 }
+                Wish::UpdateNetwork => self.clients[index].awaits_network = true,
             }
         }
         self.close_ended_input();
@@ -276,6 +277,14 @@ impl Traffic {
                 self.clients.remove(index);
             }
         }
+    }
+
+    pub(super) fn tell_network(&mut self, updated: &Result<(), String>) {
+        for client in self.clients.iter_mut().filter(|client| client.awaits_network) {
+            client.awaits_network = false;
+            client.network_updated(updated);
+        }
+        self.flush_clients();
     }
 
     pub(super) fn tell_exit(&mut self, status: &ExitStatus) {

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead as _};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::ArgAction;
 use dhow_engine::containers::{
-    ContainerPort, CreateRequest, DnsOptions, HostConfig, Limits, LogConfig, MacAddress, MountRequest,
-    NetworkMode, PortMapping, Ulimit, parse_mount, parse_tmpfs, parse_volume,
+    ContainerPort, CreateRequest, HostConfig, Limits, LogConfig, MountRequest, PortMapping, Ulimit,
+    parse_mount, parse_tmpfs, parse_volume,
 };
 use dhow_oci::Platform;
 use dhow_template::units::ram_in_bytes;
 
 use super::life_flags::LifeFlags;
+use super::network_flags::{NetworkFlags, Networks};
 use super::refused_flags::RefusedFlags;
 use crate::error::CliError;
 
@@ -77,30 +78,11 @@ pub(crate) struct CreateFlags {
     /// Replace the ENTRYPOINT of the image
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
-    /// Network of the container: bridge, host or none
-    #[arg(long, alias = "net", default_value = "bridge", value_name = "NETWORK")]
-    network: String,
-    /// Address of the container on its network
-    #[arg(long)]
-    ip: Option<Ipv4Addr>,
-    /// Hardware address of the container
-    #[arg(long, value_name = "MAC")]
-    mac_address: Option<MacAddress>,
+    #[command(flatten)]
+    pub(crate) networks: NetworkFlags,
     /// Host name of the container
     #[arg(short = 'h', long, value_name = "NAME")]
     hostname: Option<String>,
-    /// Add a name to /etc/hosts (can be repeated)
-    #[arg(long, value_name = "NAME:IP")]
-    add_host: Vec<String>,
-    /// Name server (can be repeated)
-    #[arg(long, value_name = "IP")]
-    dns: Vec<IpAddr>,
-    /// Domain to look up short names in (can be repeated)
-    #[arg(long, value_name = "DOMAIN")]
-    dns_search: Vec<String>,
-    /// Option of name look-up (can be repeated)
-    #[arg(long, alias = "dns-opt", value_name = "OPTION")]
-    dns_option: Vec<String>,
     /// Label (can be repeated)
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     label: Vec<String>,
@@ -263,7 +245,7 @@ impl CreateFlags {
     /// What is left to say when the container is made.
     pub(crate) fn warnings(&self) -> Option<&'static str> {
         let publishes = !self.publish.is_empty() || self.publish_all;
-        (publishes && self.network == "host")
+        (publishes && self.networks.is_host())
             .then_some("Published ports are discarded when using host network mode")
     }
 
@@ -275,6 +257,7 @@ impl CreateFlags {
         }
         let folder = std::env::current_dir()
             .map_err(|error| CliError::new(format!("cannot tell the current directory: {error}")))?;
+        let networks = self.networks.networks()?;
         let mut words = self.image_and_command.iter().cloned();
         Ok(CreateRequest {
             image: words.next().unwrap_or_default(),
@@ -298,11 +281,12 @@ impl CreateFlags {
                 .iter()
                 .map(|text| volumes_from(text))
                 .collect::<Result<_, _>>()?,
-            host: self.host(detached)?,
+            host: self.host(detached, &networks)?,
+            networks: networks.endpoints,
         })
     }
 
-    fn host(&self, detached: bool) -> Result<HostConfig, CliError> {
+    fn host(&self, detached: bool, networks: &Networks) -> Result<HostConfig, CliError> {
         let published = self.publish.iter().map(|text| {
             let mappings = PortMapping::parse(text);
             mappings.map_err(|error| CliError::new(format!("invalid publish specification {text}: {error}")))
@@ -316,15 +300,10 @@ impl CreateFlags {
             groups: self.group_add.clone(),
             publish: published.collect::<Result<Vec<_>, CliError>>()?.concat(),
             publish_all: self.publish_all,
-            network: self.network.parse::<NetworkMode>()?,
-            ip: self.ip,
-            mac: self.mac_address,
-            dns: DnsOptions {
-                servers: self.dns.clone(),
-                search: self.dns_search.clone(),
-                options: self.dns_option.clone(),
-            },
-            extra_hosts: self.add_host.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?,
+            network: networks.mode.clone(),
+            links: networks.links.clone(),
+            dns: self.networks.dns(),
+            extra_hosts: self.networks.extra_hosts()?,
             restart: self.life.restart(self.rm)?,
             auto_remove: self.rm,
             cap_add: self.cap_add.clone(),

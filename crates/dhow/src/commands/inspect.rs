@@ -1,17 +1,18 @@
 use dhow_engine::containers::{FindError as FindContainerError, FindVolumeError, InspectContainerError};
+use dhow_engine::networks::{FindNetworkError, InspectNetworkError};
 use dhow_engine::{Engine, FindError, InspectImageError};
 use dhow_oci::Platform;
-use dhow_serve::{container, image};
+use dhow_serve::{container, image, network};
 use dhow_template::{MissingKey, Template};
 use serde_json::Value;
 
 use crate::error::{CliError, EXIT_FAILURE};
 use crate::ui::Ui;
 
-/// Show everything about containers, images and volumes
+/// Show everything about containers, images, networks and volumes
 #[derive(clap::Args, Debug)]
 pub(crate) struct InspectArgs {
-    /// Container, image or volume, by name or ID (can be repeated)
+    /// Container, image, network or volume, by name or ID (can be repeated)
     #[arg(value_name = "NAME|ID", required = true)]
     names: Vec<String>,
     /// Format output by a Go template, or 'json'
@@ -26,6 +27,7 @@ pub(crate) struct InspectArgs {
 enum Kind {
     Container,
     Image,
+    Network,
     Volume,
 }
 
@@ -49,6 +51,7 @@ pub(crate) fn run(args: InspectArgs, engine: &Engine, ui: &mut Ui) -> Result<u8,
         Some(Kind::Volume) => "volume",
         Some(Kind::Container) => "container",
         Some(Kind::Image) => "image",
+        Some(Kind::Network) => "network",
     };
     show(&args.names, args.format.as_deref(), ui, &|name| {
         let wants = |kind| args.kind.is_none_or(|wanted| wanted == kind);
@@ -58,6 +61,9 @@ pub(crate) fn run(args: InspectArgs, engine: &Engine, ui: &mut Ui) -> Result<u8,
         }
         if found.is_none() && wants(Kind::Volume) {
             found = find_volume(engine, name)?;
+        }
+        if found.is_none() && wants(Kind::Network) {
+            found = find_network(engine, name)?;
         }
         found.ok_or_else(|| not_found(missing, name))
     })
@@ -97,6 +103,15 @@ fn find_image(engine: &Engine, name: &str, platform: Option<&Platform>) -> Resul
         Ok(details) => Ok(Some(image::inspect(&details))),
         // A name that no image can have may be a container's.
         Err(InspectImageError::Find(FindError::NotFound(_) | FindError::Invalid { .. })) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A network as docker's JSON, `None` if there is none of this name.
+fn find_network(engine: &Engine, name: &str) -> Result<Option<Value>, CliError> {
+    match engine.inspect_network(name) {
+        Ok(details) => Ok(Some(network::inspect(&details))),
+        Err(InspectNetworkError::Find(FindNetworkError::NotFound(_))) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -19,7 +19,7 @@ pub(crate) fn run(args: &PortArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, C
     if !matches!(container.state, State::Running { .. }) && args.port.is_none() {
         return Ok(0);
     }
-    let mut bound = container.attached.map(|attached| attached.ports).unwrap_or_default();
+    let mut bound: Vec<_> = container.attached.into_iter().flat_map(|attached| attached.ports).collect();
     bound.sort_by_key(|bound| (bound.container_port, bound.host()));
     let Some(text) = &args.port else {
         for bound in bound {

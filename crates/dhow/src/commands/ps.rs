@@ -114,7 +114,7 @@ fn row(container: &Container, no_trunc: bool, now: Timestamp) -> Value {
         "Labels": labels.collect::<Vec<_>>().join(","),
         "Mounts": mounts.map(|name| cut(name, MOUNT_WIDTH)).collect::<Vec<_>>().join(","),
         "LocalVolumes": record.volumes().count().to_string(),
-        "Networks": record.host.network.to_string(),
+        "Networks": record.networks.keys().map(String::as_str).collect::<Vec<_>>().join(","),
         "Platform": "",
         "HealthStatus": health(container),
     })
@@ -132,12 +132,12 @@ fn shown_image(container: &Container, no_trunc: bool) -> String {
 }
 
 /// As Go prints a time: `2026-01-31 10:00:00 +0000 UTC`.
-fn created_at(time: &str) -> String {
+pub(super) fn created_at(time: &str) -> String {
     time.parse::<Timestamp>().map_or_else(|_| time.to_owned(), |time| crate::when::local(time.as_second()))
 }
 
 /// `.Label "name"` in a format.
-fn label(row: &Value, method: &str, args: &[Value]) -> Option<Result<Value, String>> {
+pub(super) fn label(row: &Value, method: &str, args: &[Value]) -> Option<Result<Value, String>> {
     match (method, args) {
         ("Label", [Value::String(name)]) => {
             let labels = row["Labels"].as_str().unwrap_or_default();
@@ -257,7 +257,9 @@ impl Filter {
                 };
                 record.mounts.iter().any(has)
             }
-            Filter::Network(name) => record.host.network.to_string() == *name,
+            Filter::Network(text) => record.networks.iter().any(|(name, endpoint)| {
+                name == text || !text.is_empty() && endpoint.network_id.starts_with(text.as_str())
+            }),
             Filter::Publish(port) => {
                 record.port_mappings().iter().any(|mapping| mapping.container_port == *port)
             }

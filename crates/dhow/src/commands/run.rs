@@ -121,6 +121,7 @@ fn do_without_networks(request: &mut CreateRequest, ui: &mut Ui) -> Result<(), C
     }
     ui.warn("networks need root for now: the container shares the host's (--network host)");
     host.network = NetworkMode::Host;
+    request.networks.clear();
     Ok(())
 }
 

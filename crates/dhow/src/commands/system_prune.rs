@@ -10,7 +10,7 @@ use crate::ui::Ui;
 
 const FILTERS: &[&str] = &["label", "label!", "until"];
 
-/// Remove what is not used: stopped containers, images, the build cache
+/// Remove what is not used: stopped containers, networks, images, the build cache
 #[derive(clap::Args, Debug)]
 pub(crate) struct SystemPruneArgs {
     /// Remove all images that no container uses, not only those without a name
@@ -68,6 +68,7 @@ fn warning(args: &SystemPruneArgs) -> String {
 
 fn report(pruned: &PrunedAll, ui: &mut Ui) -> Result<(), CliError> {
     list("Deleted Containers:", &pruned.containers, ui)?;
+    list("Deleted Networks:", &pruned.networks, ui)?;
     list("Deleted Volumes:", &pruned.volumes, ui)?;
     print_removed(&pruned.images, ui)?;
     list("Deleted build cache objects:", &pruned.cache, ui)?;
