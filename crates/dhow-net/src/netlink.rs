@@ -349,7 +349,7 @@ pub(crate) fn is_link_local(address: IpAddr) -> bool {
 
 /// Every device has routes to multicast and to its own link.
 fn is_unicast(address: IpAddr) -> bool {
-    !address.is_multicast() && !(address.is_ipv6() && is_link_local(address))
+    !(address.is_multicast() || address.is_ipv6() && is_link_local(address))
 }
 
 fn is_default(route: &RouteMessage) -> bool {

@@ -190,7 +190,8 @@ impl Containers {
             let (container, network) = (container.name, network.name);
             return Err(JoinNetworkError::Already { container, network });
         }
-        let (name, own) = (network.name.clone(), endpoint.clone());
+        let joined = container.state.is_running().then(|| (self.clock)().to_string());
+        let (name, own) = (network.name.clone(), EndpointConfig { joined, ..endpoint });
         let joined = self.update_networks(&id, |networks| drop(networks.insert(name, own)))?;
         if let Err(error) = self.tell_shim(&joined) {
             self.update_networks(&id, |networks| drop(networks.remove(&network.name)))?;

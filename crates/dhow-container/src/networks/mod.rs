@@ -112,6 +112,8 @@ pub struct EndpointConfig {
     pub driver_opts: BTreeMap<String, String>,
     /// The network with the highest one gives the default route.
     pub gw_priority: i32,
+    /// When the container joined, if it was running already; RFC 3339.
+    pub joined: Option<String>,
 }
 
 /// Somebody on a network.
@@ -303,7 +305,12 @@ pub(crate) fn membership_events(container: &Container, action: &str, time: jiff:
         let more = [("container", container.id.clone())];
         event(&endpoint.network_id, name, driver, action, time, &more)
     };
-    container.record.networks.iter().map(about).collect()
+    // Of one that was joined later it has been told.
+    let is_later = |endpoint: &EndpointConfig| {
+        let joined = endpoint.joined.as_ref().and_then(|joined| joined.parse::<jiff::Timestamp>().ok());
+        joined.is_some_and(|joined| joined > time)
+    };
+    container.record.networks.iter().filter(|(_, endpoint)| !is_later(endpoint)).map(about).collect()
 }
 
 fn event(

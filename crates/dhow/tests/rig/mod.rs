@@ -349,7 +349,7 @@ fn remove_abandoned(parent: &Path) {
     }
 }
 
-/// Removes the containers of the rig in `folder`. A test that passed does not fail for what cannot be removed.
+/// Removes the containers and networks of the rig in `folder`. A test that passed does not fail for what cannot be removed.
 fn remove_containers(folder: &Path) {
     let dhow = |args: &[&str]| {
         let mut command = Command::new(folder.join("bin/dhow"));
@@ -362,4 +362,5 @@ fn remove_containers(folder: &Path) {
     if !ids.is_empty() {
         let _ = dhow(&[&["rm", "--force"], &ids[..]].concat());
     }
+    let _ = dhow(&["network", "prune", "--force"]);
 }
