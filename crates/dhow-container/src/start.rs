@@ -68,7 +68,12 @@ impl Containers {
             // Its shim may still be tidying up.
             State::Exited { .. } => drop(self.wait_for_shim(&id)?),
         }
-        let request = self.shim_request(&container)?;
+        let request = self.shim_request(&container).inspect_err(|_| {
+            if container.record.host.auto_remove {
+                // Best effort: the error to be told is the other one.
+                let _ = self.discard(&container);
+            }
+        })?;
         let _held = self.mount_volumes(&container)?;
         let shared = lock.as_ref().map(File::try_clone).transpose();
         let shared = shared.map_err(disk("lock", self.bundle(&id).dir()))?.map(OwnedFd::from);

@@ -41,6 +41,7 @@ mod login;
 mod mischief;
 mod mounts;
 mod my_python_app;
+mod networks;
 mod peers;
 mod python_hello_world;
 mod registry_serve;

@@ -87,6 +87,11 @@ fn mistakes() {
 }
 
 #[test]
+fn networks() {
+    check("networks.md");
+}
+
+#[test]
 fn registries() {
     check("registries.md");
 }

@@ -63,6 +63,9 @@ pub enum CreateNetworkError {
     /// Networks are made by root.
     #[error("networks need root for now")]
     NeedsRoot,
+    /// Every host has it.
+    #[error("operation is not permitted on predefined {0} network")]
+    Predefined(String),
     /// Another network has the name.
     #[error("network with name {0} already exists")]
     NameTaken(String),
@@ -75,7 +78,7 @@ pub enum CreateNetworkError {
     )]
     Swarm(String),
     /// Nobody makes such networks here.
-    #[error("could not find plugin {0} in v1 plugin registry: dhow makes networks of driver bridge only")]
+    #[error("plugin {0:?} not found: dhow makes networks of driver bridge only")]
     Driver(String),
     /// An option cannot be honoured.
     #[error(transparent)]
@@ -144,7 +147,7 @@ impl Containers {
         }
         let name = check_network_name(&request.name)?.to_owned();
         if is_predefined(&name) {
-            return Err(CreateNetworkError::NameTaken(name));
+            return Err(CreateNetworkError::Predefined(name));
         }
         check_driver(&request.driver)?;
         let request = self.with_model(request)?;

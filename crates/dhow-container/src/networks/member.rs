@@ -81,7 +81,7 @@ pub enum EndpointError {
     #[error("user specified IP address is supported on user defined networks only")]
     AddressOnDefault,
     /// Nor does it resolve names.
-    #[error("network-scoped alias is supported only for containers in user defined networks")]
+    #[error("network-scoped aliases are only supported for user-defined networks")]
     AliasOnDefault,
     /// A subnet that dhow chose may be another one when the network is made again.
     #[error(
@@ -109,7 +109,7 @@ pub enum DisconnectNetworkError {
     #[error(transparent)]
     Container(#[from] FindError),
     /// It is not on it.
-    #[error("container {container} is not connected to network {network}")]
+    #[error("container {container} is not connected to the network {network}")]
     NotConnected {
         /// The container.
         container: String,
@@ -223,8 +223,8 @@ impl Containers {
         if let Err(error) = self.tell_shim(&left)
             && !force
         {
-            let before = container.record.networks.get(&name).cloned().unwrap_or_default();
-            self.update_networks(&id, |networks| drop(networks.insert(name, before)))?;
+            let before = container.record.networks.clone();
+            self.update_networks(&id, |networks| *networks = before)?;
             let _ = self.write_plan(&container);
             return Err(DisconnectNetworkError::Shim(error));
         }
@@ -247,7 +247,8 @@ impl Containers {
             return Ok(name.clone());
         }
         let network = self.find_network(text)?;
-        match networks.contains_key(&network.name) {
+        // Who took it off the record may have died before the shim was told.
+        match networks.contains_key(&network.name) || is_attached(container, &network) {
             true => Ok(network.name),
             false => {
                 let (container, network) = (container.id.clone(), network.name);
@@ -373,8 +374,8 @@ fn is_attached(container: &Container, network: &NetworkInfo) -> bool {
 
 fn check_may_join(record: &ContainerRecord, network: &NetworkInfo) -> Result<(), JoinNetworkError> {
     match (&record.host.network, network.name.as_str()) {
-        (NetworkMode::Container(_), _) => Err(JoinNetworkError::Shared),
-        (NetworkMode::Host, _) | (_, HOST) => Err(JoinNetworkError::Host),
+        (NetworkMode::Container(_) | NetworkMode::Host, _) => Err(JoinNetworkError::Shared),
+        (_, HOST) => Err(JoinNetworkError::Host),
         (NetworkMode::None, _) | (_, NONE) => Err(JoinNetworkError::Private),
         _ => Ok(()),
     }

@@ -35,6 +35,15 @@ pub(crate) const BRIDGE: &str = "bridge";
 pub(crate) const HOST: &str = "host";
 pub(crate) const NONE: &str = "none";
 
+/// How the default network is, in docker's words.
+const DEFAULT_OPTIONS: [(&str, &str); 5] = [
+    ("com.docker.network.bridge.default_bridge", "true"),
+    ("com.docker.network.bridge.enable_icc", "true"),
+    ("com.docker.network.bridge.enable_ip_masquerade", "true"),
+    ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0"),
+    ("com.docker.network.bridge.name", "dhow0"),
+];
+
 /// When a network was made that nobody made.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
@@ -153,10 +162,13 @@ impl NetworkInfo {
     /// One of those every host has.
     fn predefined(name: &str) -> NetworkInfo {
         let driver = if name == NONE { "null" } else { name };
+        let options: &[(&str, &str)] = if name == BRIDGE { &DEFAULT_OPTIONS } else { &[] };
+        let options = options.iter().map(|(name, value)| ((*name).into(), (*value).into()));
         let record = NetworkRecord {
             created: NEVER.into(),
             driver: driver.into(),
             ipv4: true,
+            options: options.collect(),
             ..NetworkRecord::default()
         };
         NetworkInfo { id: predefined_id(name), name: name.into(), record }

@@ -15,8 +15,18 @@ pub(crate) struct NetworkRmArgs {
 }
 
 pub(crate) fn run(args: &NetworkRmArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
-    super::each::each(&args.networks, ui, |name| match engine.remove_network(name) {
-        Err(error) if args.force && error.is_not_found() => Ok(()),
-        removed => Ok(removed?),
-    })
+    let mut code = 0;
+    for name in &args.networks {
+        match engine.remove_network(name) {
+            Ok(()) => ui.line(name)?,
+            Err(error) if args.force && error.is_not_found() => {}
+            Err(error) => {
+                let error = CliError::from(error);
+                ui.flush()?;
+                ui.note(&error);
+                code = error.code();
+            }
+        }
+    }
+    Ok(code)
 }
