@@ -4,6 +4,7 @@ use dhow_runtime::{ExecEnd, ExecRequest, ExecStreams};
 
 use crate::containers::Containers;
 use crate::error::FindError;
+use crate::name::random_id;
 use crate::record::State;
 
 /// Why no process was started in a container.
@@ -21,6 +22,9 @@ pub enum ExecError {
     /// It is held.
     #[error("Container {0} is paused, unpause the container before exec")]
     Paused(String),
+    /// The system has no random numbers.
+    #[error("cannot make an id: {0}")]
+    Random(#[from] getrandom::Error),
     /// The program was not started.
     #[error(transparent)]
     Runtime(#[from] dhow_runtime::StartError),
@@ -42,10 +46,18 @@ impl Containers {
             _ => return Err(ExecError::NotRunning(container.id)),
         }
         let (run_dir, bundle) = (self.run_dir(&container.id), self.bundle(&container.id));
-        self.tell(&container, &format!("exec_start: {}", request.args.join(" ")), &[]);
+        let exec_id = random_id()?;
+        let (id, command) = (("execID", exec_id), request.args.join(" "));
+        self.tell(&container, &format!("exec_create: {command}"), &[id.clone()]);
+        self.tell(&container, &format!("exec_start: {command}"), &[id.clone()]);
         let end = dhow_runtime::exec(&run_dir, &bundle, request, streams)?;
-        if let ExecEnd::Exited(code) = &end {
-            self.tell(&container, "exec_die", &[("exitCode", code.to_string())]);
+        match &end {
+            ExecEnd::Exited(code) => {
+                self.tell(&container, "exec_die", &[id, ("exitCode", code.to_string())]);
+            }
+            // Who was not attached cannot have left.
+            ExecEnd::Detached if request.detach => {}
+            ExecEnd::Detached => self.tell(&container, "exec_detach", &[id]),
         }
         Ok(end)
     }

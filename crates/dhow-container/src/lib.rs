@@ -17,6 +17,7 @@ mod files;
 mod freeze;
 mod health;
 mod local_driver;
+mod log_config;
 mod logs;
 mod mount;
 mod mount_flag;
@@ -46,6 +47,7 @@ pub use exec::ExecError;
 pub use export::ExportError;
 pub use health::HealthError;
 pub use local_driver::VolumeOptionError;
+pub use log_config::{JsonFileConfig, LogConfig};
 pub use logs::{LogLine, LogsOptions};
 pub use mount::{
     BindOptions, BindPropagation, BindRecursion, MountError, MountRequest, MountSource, Relabel, VolumeMount,
@@ -62,8 +64,7 @@ pub use networks::{
 pub use record::{Container, ContainerRecord, Mount, MountKind, State};
 pub use remove::RemoveOptions;
 pub use request::{
-    CreateRequest, DnsOptions, HostConfig, Limits, LimitsError, Link, LogConfig, NetworkMode, Ulimit,
-    UlimitError,
+    CreateRequest, DnsOptions, HostConfig, Limits, LimitsError, Link, NetworkMode, Ulimit, UlimitError,
 };
 pub use signal::{AttachError, RestartError, StopOptions};
 pub use start::{exited, told};

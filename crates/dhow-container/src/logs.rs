@@ -1,5 +1,6 @@
 //! Reading what containers wrote.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader};
 use std::ops::ControlFlow;
@@ -13,7 +14,7 @@ use serde::Deserialize;
 
 use crate::containers::Containers;
 use crate::error::{DiskError, LogsError, disk};
-use crate::request::LogConfig;
+use crate::log_config::LogConfig;
 
 /// How often a growing log is looked at.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(50);
@@ -44,6 +45,8 @@ pub struct LogLine {
     pub time: String,
     /// What, with its line end unless it was cut.
     pub text: String,
+    /// What was said with it.
+    pub attributes: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -51,6 +54,8 @@ struct Entry {
     log: String,
     stream: String,
     time: String,
+    #[serde(default)]
+    attrs: BTreeMap<String, String>,
 }
 
 impl Containers {
@@ -62,9 +67,10 @@ impl Containers {
         each: &mut dyn FnMut(LogLine) -> ControlFlow<()>,
     ) -> Result<(), LogsError> {
         let container = self.find(text)?;
-        let LogConfig::JsonFile { files_max, .. } = container.record.host.log else {
+        let LogConfig::JsonFile(config) = &container.record.host.log else {
             return Err(LogsError::NotKept);
         };
+        let files_max = config.files_max;
         let path = self.log_path(&container.id);
         let mut filtered = |line: LogLine| match options.admits(&line) {
             Admission::Yes => each(line),
@@ -210,9 +216,9 @@ impl Current {
 
 /// A line that is no entry was torn by a full disk or a crash, and is left out.
 fn parse(line: &[u8]) -> Option<LogLine> {
-    let Entry { log, stream, time } = serde_json::from_slice(line).ok()?;
+    let Entry { log, stream, time, attrs } = serde_json::from_slice(line).ok()?;
     let stream = if stream == "stderr" { OutputStream::Stderr } else { OutputStream::Stdout };
-    Some(LogLine { stream, time, text: log })
+    Some(LogLine { stream, time, text: log, attributes: attrs })
 }
 
 /// Drops what is before the last `lines` lines: files (newest first) from the list, the rest by seeking.
@@ -325,6 +331,7 @@ mod tests {
             stream: OutputStream::Stdout,
             time: format!("2026-01-01T00:00:{second:02}Z"),
             text: String::new(),
+            attributes: BTreeMap::new(),
         };
         let verdicts: String = (1..6)
             .map(|second| match options.admits(&line(second)) {

@@ -11,6 +11,7 @@ use dhow_oci::{HealthConfig, Platform};
 use dhow_runtime::RestartPolicy;
 use serde::{Deserialize, Serialize};
 
+use crate::log_config::LogConfig;
 use crate::mount::MountRequest;
 use crate::networks::EndpointConfig;
 
@@ -352,27 +353,6 @@ impl Ulimit {
     pub(crate) fn to_rlimit(&self) -> dhow_runtime::Rlimit {
         let limit = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
         dhow_runtime::Rlimit { name: self.name.clone(), soft: limit(self.soft), hard: limit(self.hard) }
-    }
-}
-
-/// Where a container's output goes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogConfig {
-    /// A file of JSON objects.
-    JsonFile {
-        /// Rotate before a file grows beyond this.
-        bytes_max: Option<u64>,
-        /// Files kept.
-        files_max: u32,
-    },
-    /// Nowhere but to attached clients.
-    None,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        LogConfig::JsonFile { bytes_max: None, files_max: 1 }
     }
 }
 

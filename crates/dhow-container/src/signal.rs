@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dhow_runtime::{Attached, ExitStatus, StopMeaning};
+use dhow_runtime::{Attached, ExitStatus, StopMeaning, WindowSize};
 use dhow_sys::signal;
 
 use crate::containers::Containers;
@@ -208,6 +208,21 @@ impl Containers {
         let attached = Attached::connect(&run_dir).map_err(disk("connect to", &run_dir.socket()))?;
         self.tell(&container, "attach", &[]);
         Ok((container, attached))
+    }
+
+    /// Tells that somebody left a container by the keys for that.
+    pub fn tell_detach(&self, id: &str) {
+        if let Ok(container) = self.find(id) {
+            self.tell(&container, "detach", &[]);
+        }
+    }
+
+    /// Tells that the terminal of a container has another size.
+    pub fn tell_resize(&self, id: &str, size: WindowSize) {
+        if let Ok(container) = self.find(id) {
+            let more = [("height", size.rows.to_string()), ("width", size.columns.to_string())];
+            self.tell(&container, "resize", &more);
+        }
     }
 
     /// Notes what the end means that is about to come.

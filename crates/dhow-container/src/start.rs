@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::containers::{Containers, snapshot_key};
 use crate::error::{DiskError, FindError, StartError, disk};
 use crate::files::ContainerFiles;
+use crate::log_config::LogConfig;
 use crate::record::{Container, State};
-use crate::request::{LogConfig, NetworkMode};
+use crate::request::NetworkMode;
 
 /// What the shim hands back to us when its container has ended.
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,6 +45,9 @@ impl Containers {
         window: Option<WindowSize>,
     ) -> Result<Option<Attached>, StartError> {
         self.start_with(text, |request, lock| {
+            if let Ok(container) = self.find(text) {
+                self.tell(&container, "attach", &[]);
+            }
             let request = ShimRequest { window, ..request.clone() };
             spawn_shim_attached(&request, lock)
         })
@@ -112,9 +116,12 @@ impl Containers {
             (true, false) => StdinMode::Open,
         };
         let log = match host.log {
-            LogConfig::JsonFile { bytes_max, files_max } => {
-                Some(LogFile { path: self.log_path(id), bytes_max, files_max })
-            }
+            LogConfig::JsonFile(ref config) => Some(LogFile {
+                path: self.log_path(id),
+                bytes_max: config.bytes_max,
+                files_max: config.files_max,
+                attributes: config.attributes(&container.record),
+            }),
             LogConfig::None => None,
         };
         let runtime =

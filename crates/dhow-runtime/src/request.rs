@@ -1,5 +1,6 @@
 //! What the helper processes are asked to do. Serialized, because it crosses an `execve`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,8 @@ pub struct LogFile {
     pub bytes_max: Option<u64>,
     /// How many files to keep, the current one included. Read only with `bytes_max`.
     pub files_max: u32,
+    /// What is said with each line besides.
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// Who makes the container out of the bundle.

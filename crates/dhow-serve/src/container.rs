@@ -365,13 +365,8 @@ fn security_opt(host: &HostConfig) -> Value {
 fn log_config(log: &LogConfig) -> Value {
     match log {
         LogConfig::None => json!({ "Type": "none", "Config": {} }),
-        LogConfig::JsonFile { bytes_max, files_max } => {
-            let mut config = Map::new();
-            if let Some(bytes) = bytes_max {
-                config.insert("max-file".into(), files_max.to_string().into());
-                config.insert("max-size".into(), bytes.to_string().into());
-            }
-            json!({ "Type": "json-file", "Config": config })
+        LogConfig::JsonFile(config) => {
+            json!({ "Type": if config.local { "local" } else { "json-file" }, "Config": config.options })
         }
     }
 }

@@ -163,6 +163,8 @@ impl Cgroup {
             for pid in processes {
                 kill_if_there(pid);
             }
+            // On v1, who is held does not even die.
+            self.let_go();
             thread::sleep(Duration::from_millis(RETRY_DELAY_MS));
         }
         Err(io::Error::other("processes of the control group do not die"))

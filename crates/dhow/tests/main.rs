@@ -37,6 +37,7 @@ mod hello_docker;
 mod image_commands;
 mod image_formats;
 mod images;
+mod life_cycles;
 mod login;
 mod mischief;
 mod mounts;

@@ -79,7 +79,8 @@ impl World {
         let created = self.containers.create(request).unwrap();
         let attached =
             self.containers.start_attached(&created.id, None).unwrap().expect("it does not run yet");
-        let streams = AttachStreams { stdin: None, terminal: false, detach_keys: &[], signals: None };
+        let streams =
+            AttachStreams { stdin: None, resized: None, terminal: false, detach_keys: &[], signals: None };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let run_dir = self.containers.run_dir(&created.id);
         match attached.pump(&run_dir, streams, &mut stdout, &mut stderr).unwrap() {

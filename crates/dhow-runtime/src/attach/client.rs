@@ -59,6 +59,8 @@ impl AsFd for SignalProxy {
 pub struct AttachStreams<'a> {
     /// Input for the container. `None` sends none.
     pub stdin: Option<BorrowedFd<'a>>,
+    /// Called when the size of the terminal was passed on.
+    pub resized: Option<&'a dyn Fn(WindowSize)>,
     /// The container has a terminal: `stdin`, if it is one, is put into raw mode and its size passed on.
     pub terminal: bool,
     /// The keys that detach, watched for in a terminal. Empty: none.
@@ -148,7 +150,13 @@ impl Attached {
     ) -> io::Result<AttachEnd> {
         let terminal = Terminal::take(streams.stdin, streams.terminal)?;
         let keys = if terminal.is_some() { streams.detach_keys } else { &[] };
-        let mut side = UserSide { run_dir, stdin: streams.stdin, watch: DetachWatch::new(keys), terminal };
+        let mut side = UserSide {
+            run_dir,
+            stdin: streams.stdin,
+            watch: DetachWatch::new(keys),
+            terminal,
+            resized: streams.resized,
+        };
         if side.stdin.is_none() {
             // Whether there is any input to come may decide how the program behaves.
             self.send(&Frame::StdinEnd)?;
@@ -216,12 +224,20 @@ struct UserSide<'a> {
     stdin: Option<BorrowedFd<'a>>,
     watch: DetachWatch,
     terminal: Option<Terminal<'a>>,
+    resized: Option<&'a dyn Fn(WindowSize)>,
 }
 
 impl UserSide<'_> {
     fn send_size(&self, attached: &mut Attached) -> io::Result<()> {
         match &self.terminal {
-            Some(terminal) => attached.send(&Frame::Resize(terminal.size()?)),
+            Some(terminal) => {
+                let size = terminal.size()?;
+                attached.send(&Frame::Resize(size))?;
+                if let Some(tell) = self.resized {
+                    tell(size);
+                }
+                Ok(())
+            }
             None => Ok(()),
         }
     }

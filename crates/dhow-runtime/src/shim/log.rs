@@ -1,5 +1,6 @@
 //! The container's log: one JSON object a line, in the format of Docker's json-file driver.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ pub(super) const LINE_BYTES_MAX: usize = 16 * 1024;
 struct Entry<'a> {
     log: &'a str,
     stream: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    attrs: &'a BTreeMap<String, String>,
     time: &'a str,
 }
 
@@ -44,11 +47,11 @@ impl Log {
             partial.extend_from_slice(piece);
             while partial.len() >= LINE_BYTES_MAX {
                 let rest = partial.split_off(LINE_BYTES_MAX);
-                append(&mut text, stream, &partial, time)?;
+                append(&mut text, stream, &partial, &self.place.attributes, time)?;
                 partial = rest;
             }
             if partial.ends_with(b"\n") {
-                append(&mut text, stream, &partial, time)?;
+                append(&mut text, stream, &partial, &self.place.attributes, time)?;
                 partial.clear();
             }
         }
@@ -62,28 +65,47 @@ impl Log {
             let partial = std::mem::take(&mut self.partial[index(stream)]);
             if !partial.is_empty() {
                 let mut text = Vec::new();
-                append(&mut text, stream, &partial, time)?;
+                append(&mut text, stream, &partial, &self.place.attributes, time)?;
                 self.store(&text)?;
             }
         }
         Ok(())
     }
 
-    fn store(&mut self, text: &[u8]) -> io::Result<()> {
-        if text.is_empty() {
-            return Ok(());
-        }
-        if self.place.bytes_max.is_some_and(|max| self.bytes > 0 && self.bytes + text.len() as u64 > max) {
-            self.rotate()?;
-        }
-        if let Some(file) = &mut self.file {
-            if let Err(error) = file.write_all(text) {
-                // Half a line would spoil the next one.
-                file.set_len(self.bytes)?;
-                return Err(error);
+    /// Writes whole entries, each into a file that has room for it.
+    fn store(&mut self, mut text: &[u8]) -> io::Result<()> {
+        while !text.is_empty() {
+            let room = self.place.bytes_max.map_or(u64::MAX, |max| max.saturating_sub(self.bytes));
+            let mut bytes = entries_within(text, room);
+            if bytes == 0 && self.bytes > 0 {
+                self.rotate()?;
+                continue;
             }
-            self.bytes += text.len() as u64;
+            if bytes == 0 {
+                // No file has room for it.
+                bytes = text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| end + 1);
+            }
+            let (now, later) = text.split_at(bytes);
+            self.append(now)?;
+            text = later;
         }
+        Ok(())
+    }
+
+    fn append(&mut self, text: &[u8]) -> io::Result<()> {
+        if self.file.is_none() {
+            // A rotation came to grief half-way, on a disk that was full.
+            let file = File::options().append(true).create(true).open(&self.place.path)?;
+            self.bytes = file.metadata()?.len();
+            self.file = Some(file);
+        }
+        let file = self.file.as_mut().expect("just opened");
+        if let Err(error) = file.write_all(text) {
+            // Half a line would spoil the next one.
+            file.set_len(self.bytes)?;
+            return Err(error);
+        }
+        self.bytes += text.len() as u64;
         Ok(())
     }
 
@@ -103,10 +125,19 @@ impl Log {
                 _ => {}
             }
         }
-        self.file = Some(File::options().write(true).create(true).truncate(true).open(&self.place.path)?);
+        let fresh = File::options().append(true).create(true).truncate(false).open(&self.place.path)?;
+        // With one file only, that is it.
+        fresh.set_len(0)?;
+        self.file = Some(fresh);
         self.bytes = 0;
         Ok(())
     }
+}
+
+/// How many bytes of `text` are whole entries that fit into `room`.
+fn entries_within(text: &[u8], room: u64) -> usize {
+    let room = usize::try_from(room).unwrap_or(usize::MAX).min(text.len());
+    text[..room].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
 }
 
 fn index(stream: OutputStream) -> usize {
@@ -116,10 +147,16 @@ fn index(stream: OutputStream) -> usize {
     }
 }
 
-fn append(text: &mut Vec<u8>, stream: OutputStream, line: &[u8], time: &str) -> io::Result<()> {
+fn append(
+    text: &mut Vec<u8>,
+    stream: OutputStream,
+    line: &[u8],
+    attrs: &BTreeMap<String, String>,
+    time: &str,
+) -> io::Result<()> {
     let log = String::from_utf8_lossy(line);
     let stream = ["stdout", "stderr"][index(stream)];
-    serde_json::to_writer(&mut *text, &Entry { log: &log, stream, time })?;
+    serde_json::to_writer(&mut *text, &Entry { log: &log, stream, attrs, time })?;
     text.push(b'\n');
     Ok(())
 }
@@ -131,7 +168,7 @@ mod tests {
     fn log(bytes_max: Option<u64>) -> (tempfile::TempDir, Log) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let log = Log::open(&LogFile { path, bytes_max, files_max: 2 }).unwrap();
+        let log = Log::open(&LogFile { path, bytes_max, files_max: 2, attributes: BTreeMap::new() }).unwrap();
         (dir, log)
     }
 
@@ -162,6 +199,24 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0]["log"].as_str().unwrap().len(), LINE_BYTES_MAX);
         assert_eq!(lines[1]["log"], "xxxxx\n");
+    }
+
+    #[test]
+    fn much_at_once_is_spread_over_the_files() {
+        let (dir, mut log) = log(Some(200));
+        log.write(OutputStream::Stdout, "0123456789\n".repeat(20).as_bytes(), "T").unwrap();
+        let texts = ["log.1", "log"].map(|name| fs::read_to_string(dir.path().join(name)).unwrap());
+        assert!(texts.iter().all(|text| text.len() <= 200 && text.ends_with("}\n")), "{texts:?}");
+        assert!(!dir.path().join("log.2").exists());
+    }
+
+    #[test]
+    fn attributes_are_said_with_each_line() {
+        let (dir, mut log) = log(None);
+        log.place.attributes.insert("a".into(), "b".into());
+        log.write(OutputStream::Stdout, b"x\n", "T").unwrap();
+        let text = fs::read_to_string(dir.path().join("log")).unwrap();
+        assert_eq!(text, "{\"log\":\"x\\n\",\"stream\":\"stdout\",\"attrs\":{\"a\":\"b\"},\"time\":\"T\"}\n");
     }
 
     #[test]

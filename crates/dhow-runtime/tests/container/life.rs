@@ -52,7 +52,7 @@ pub(crate) fn mark_exit(request: &serde_json::Value, status: &ExitStatus) {
 }
 
 fn streams(stdin: Option<BorrowedFd<'_>>) -> AttachStreams<'_> {
-    AttachStreams { stdin, terminal: false, detach_keys: &[], signals: None }
+    AttachStreams { stdin, resized: None, terminal: false, detach_keys: &[], signals: None }
 }
 
 fn pump(world: &World, attached: Attached, stdin: Option<BorrowedFd<'_>>) -> (String, String, AttachEnd) {

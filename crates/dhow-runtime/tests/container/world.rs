@@ -147,7 +147,12 @@ impl World {
             runtime: RuntimeChoice::Native,
             stdin: StdinMode::Closed,
             window: None,
-            log: Some(LogFile { path: self.path("log"), bytes_max: None, files_max: 1 }),
+            log: Some(LogFile {
+                path: self.path("log"),
+                bytes_max: None,
+                files_max: 1,
+                attributes: Default::default(),
+            }),
             network: None,
             restart: RestartPolicy::No,
             health: None,

@@ -39,6 +39,15 @@ impl Cgroup {
         self.freezer().map_or(Ok(()), |freezer| freezer.set(false))
     }
 
+    /// Lets processes go on that may be held, without waiting for that.
+    pub(super) fn let_go(&self) {
+        if let Some(freezer) = self.freezer() {
+            let [thawed, _] = freezer.words;
+            // A group that cannot be let go is noticed by whoever waits for its processes.
+            let _ = fs::write(&freezer.control, thawed);
+        }
+    }
+
     fn freezer(&self) -> Option<Freezer> {
         let directories = self.directories();
         let (name, directory) = directories.iter().find(|(name, _)| name.is_empty() || *name == "freezer")?;

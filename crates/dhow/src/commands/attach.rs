@@ -24,7 +24,7 @@ pub(crate) struct AttachArgs {
 }
 
 pub(crate) fn run(args: &AttachArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
-    let keys = detach_keys(args.detach_keys.as_deref())?;
+    let keys = detach_keys(args.detach_keys.as_deref(), engine)?;
     let signals = SignalProxy::install(args.sig_proxy).map_err(|error| CliError::new(error.to_string()))?;
     let (container, attached) = engine.containers().attach(&args.container)?;
     let host = &container.record.host;

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgAction;
 use dhow_engine::containers::{
-    ContainerPort, CreateRequest, HostConfig, Limits, LogConfig, MountRequest, PortMapping, Ulimit,
-    parse_mount, parse_tmpfs, parse_volume,
+    ContainerPort, CreateRequest, HostConfig, Limits, MountRequest, PortMapping, Ulimit, parse_mount,
+    parse_tmpfs, parse_volume,
 };
 use dhow_oci::Platform;
 use dhow_template::units::ram_in_bytes;
 
 use super::life_flags::LifeFlags;
+use super::log_flags::LogFlags;
 use super::network_flags::{NetworkFlags, Networks};
 use super::refused_flags::RefusedFlags;
 use crate::error::CliError;
@@ -173,12 +174,8 @@ pub(crate) struct CreateFlags {
     /// Seconds until a container that was asked to stop is killed
     #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
     stop_timeout: Option<i64>,
-    /// Where output goes: json-file, local or none
-    #[arg(long, value_name = "DRIVER", default_value = "json-file")]
-    log_driver: String,
-    /// Option of the log: max-size, max-file (can be repeated)
-    #[arg(long, value_name = "NAME=VALUE")]
-    log_opt: Vec<String>,
+    #[command(flatten)]
+    log: LogFlags,
     /// OCI runtime to use instead of dhow's own
     #[arg(long, value_name = "PROGRAM")]
     runtime: Option<String>,
@@ -322,7 +319,7 @@ impl CreateFlags {
             sysctls: self.sysctls()?,
             shm_bytes: self.shm_size.as_deref().map(|text| bytes("--shm-size", text)).transpose()?,
             stop_timeout_s: self.stop_timeout,
-            log: self.log()?,
+            log: self.log.config()?,
             runtime: self.runtime.as_deref().map(find_runtime).transpose()?.flatten(),
         })
     }
@@ -404,32 +401,6 @@ impl CreateFlags {
             ))),
         };
         self.sysctl.iter().map(pair).collect()
-    }
-
-    fn log(&self) -> Result<LogConfig, CliError> {
-        let (mut bytes_max, mut files_max) = (None, None);
-        for option in &self.log_opt {
-            match option.split_once('=') {
-                Some(("max-size", "-1")) => bytes_max = None,
-                Some(("max-size", size)) => bytes_max = Some(bytes("--log-opt max-size", size)?),
-                Some(("max-file", count)) => {
-                    let count = count.parse::<u32>().ok().filter(|count| *count > 0);
-                    files_max = Some(
-                        count
-                            .ok_or_else(|| CliError::new(format!("invalid value for max-file: {option}")))?,
-                    );
-                }
-                _ => return Err(unsupported(&format!("--log-opt {option}"))),
-            }
-        }
-        if files_max.is_some_and(|files| files > 1) && bytes_max.is_none() {
-            return Err(CliError::new("max-file cannot be used without max-size"));
-        }
-        match self.log_driver.as_str() {
-            "json-file" | "local" => Ok(LogConfig::JsonFile { bytes_max, files_max: files_max.unwrap_or(1) }),
-            "none" => Ok(LogConfig::None),
-            driver => Err(unsupported(&format!("--log-driver {driver}"))),
-        }
     }
 }
 

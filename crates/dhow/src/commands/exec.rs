@@ -46,7 +46,7 @@ pub(crate) struct ExecArgs {
 }
 
 pub(crate) fn run(args: &ExecArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
-    let keys = detach_keys(args.detach_keys.as_deref())?;
+    let keys = detach_keys(args.detach_keys.as_deref(), engine)?;
     let stdin = io::stdin();
     if args.tty && args.interactive && !args.detach && !io::IsTerminal::is_terminal(&stdin) {
         return Err(CliError::new("the input device is not a TTY"));

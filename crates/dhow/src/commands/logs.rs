@@ -27,8 +27,8 @@ pub(crate) struct LogsArgs {
     /// Show when each line was written
     #[arg(short, long)]
     timestamps: bool,
-    /// Show extra details; there are none
-    #[arg(long, hide = true)]
+    /// Show the labels and variables that --log-opt labels and env name
+    #[arg(long)]
     details: bool,
     /// Container, by name or id
     container: String,
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &LogsArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, C
     };
     ui.flush()?;
     let mut failed = None;
-    engine.containers().logs(&args.container, &options, &mut |line| match print(&line, args.timestamps) {
+    engine.containers().logs(&args.container, &options, &mut |line| match print(&line, args) {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => {
             failed = Some(error);
@@ -59,13 +59,29 @@ pub(crate) fn run(args: &LogsArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, C
     }
 }
 
-fn print(line: &LogLine, timestamps: bool) -> io::Result<()> {
-    let stamp = if timestamps { format!("{} ", line.time) } else { String::new() };
-    let text = format!("{stamp}{}", line.text);
+fn print(line: &LogLine, args: &LogsArgs) -> io::Result<()> {
+    let stamp = if args.timestamps { format!("{} ", line.time) } else { String::new() };
+    let details = if args.details { format!("{} ", details(line)) } else { String::new() };
+    let text = format!("{stamp}{details}{}", line.text);
     match line.stream {
         OutputStream::Stdout => io::stdout().write_all(text.as_bytes()),
         OutputStream::Stderr => io::stderr().write_all(text.as_bytes()),
     }
+}
+
+/// `name=value,…`, escaped as in the query of a URL.
+fn details(line: &LogLine) -> String {
+    let pairs = line.attributes.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value)));
+    pairs.collect::<Vec<_>>().join(",")
+}
+
+fn escape(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+        b' ' => "+".to_owned(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(escape).collect()
 }
 
 /// Log lines are closer to each other than the seconds others are content with.

@@ -43,6 +43,7 @@ pub(crate) mod kill;
 pub(crate) mod layers;
 mod life_flags;
 pub(crate) mod load;
+mod log_flags;
 pub(crate) mod login;
 pub(crate) mod logout;
 pub(crate) mod logs;

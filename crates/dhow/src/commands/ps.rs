@@ -2,7 +2,7 @@ use dhow_engine::Engine;
 use dhow_engine::containers::{Container, ContainerPort, FindError, MountKind, State, short_id};
 use dhow_serve::container::{ports, ports_text, running_for, status};
 use dhow_template::format::{Columns, rows};
-use dhow_template::units::ellipsis;
+use dhow_template::units::{ellipsis, human_size};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -34,7 +34,13 @@ const COLUMNS: Columns<'_> = Columns {
         ("Networks", "NETWORKS"),
         ("Platform", "PLATFORM"),
         ("HealthStatus", "HEALTH"),
+        ("Size", "SIZE"),
     ],
+};
+
+const COLUMNS_WITH_SIZE: Columns<'_> = Columns {
+    default: r"{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}\t{{.Size}}",
+    headers: COLUMNS.headers,
 };
 
 /// List containers
@@ -65,6 +71,9 @@ pub(crate) struct PsArgs {
     /// Do not cut ids and commands
     #[arg(long)]
     no_trunc: bool,
+    /// Show what each takes on the disk
+    #[arg(short, long)]
+    size: bool,
     /// Print only ids
     #[arg(short, long)]
     quiet: bool,
@@ -85,9 +94,16 @@ pub(crate) fn run(args: &PsArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, Cli
         return Ok(0);
     }
     let now = Timestamp::now();
-    let lines: Vec<Value> = shown.iter().map(|container| row(container, args.no_trunc, now)).collect();
+    let mut lines: Vec<Value> = shown.iter().map(|container| row(container, args.no_trunc, now)).collect();
+    let asks_for_size = args.format.as_deref().is_some_and(|format| format.contains(".Size"));
+    if args.size || asks_for_size {
+        for (line, container) in lines.iter_mut().zip(&shown) {
+            line["Size"] = size(container, engine)?.into();
+        }
+    }
     let labels = |value: &Value, name: &str, args: &[Value]| label(value, name, args);
-    ui.text(&rows(args.format.as_deref(), COLUMNS, &lines, &labels)?)?;
+    let columns = if args.size { COLUMNS_WITH_SIZE } else { COLUMNS };
+    ui.text(&rows(args.format.as_deref(), columns, &lines, &labels)?)?;
     Ok(0)
 }
 
@@ -117,7 +133,17 @@ fn row(container: &Container, no_trunc: bool, now: Timestamp) -> Value {
         "Networks": record.networks.keys().map(String::as_str).collect::<Vec<_>>().join(","),
         "Platform": "",
         "HealthStatus": health(container),
+        "Size": "",
     })
+}
+
+/// What a container has written, and the same with its image.
+fn size(container: &Container, engine: &Engine) -> Result<String, CliError> {
+    let written = engine.containers().written_bytes(&container.id)?;
+    // An image that is gone has nothing to show.
+    let image = engine.find_image(&container.record.image.to_string());
+    let image = image.map_or(0, |image| image.record.size_bytes);
+    Ok(format!("{} (virtual {})", human_size(written), human_size(written + image)))
 }
 
 fn health(container: &Container) -> &'static str {

@@ -51,7 +51,7 @@ pub(crate) fn engine_error(error: CliError) -> CliError {
 }
 
 fn start(args: &RunArgs, streams: AttachedStreams, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
-    let keys = detach_keys(args.detach_keys.as_deref())?;
+    let keys = detach_keys(args.detach_keys.as_deref(), engine)?;
     let created = create(&args.create, args.detach, engine, ui)?;
     let containers = engine.containers();
     if args.detach {
@@ -156,11 +156,33 @@ pub(crate) fn start_error(error: dhow_engine::containers::StartError) -> CliErro
     CliError::from(error).exit_code(exit_code)
 }
 
-pub(crate) fn detach_keys(text: Option<&str>) -> Result<Vec<u8>, CliError> {
-    Ok(match text {
-        Some(text) => parse_detach_keys(text)?,
-        None => DETACH_KEYS.to_vec(),
-    })
+/// The keys that leave a container: of the flag, of docker's configuration, or docker's own.
+pub(crate) fn detach_keys(text: Option<&str>, engine: &Engine) -> Result<Vec<u8>, CliError> {
+    let said = text.filter(|text| !text.is_empty()).map(String::from);
+    match said.map_or_else(|| configured_keys(&engine.credentials_file()), |said| Ok(Some(said)))? {
+        Some(text) => Ok(parse_detach_keys(&text)?),
+        None => Ok(DETACH_KEYS.to_vec()),
+    }
+}
+
+/// `detachKeys` of docker's configuration.
+fn configured_keys(path: &Path) -> Result<Option<String>, CliError> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Configuration {
+        #[serde(default)]
+        detach_keys: String,
+    }
+    let failed = |what: String| CliError::new(format!("cannot read {}: {what}", path.display()));
+    match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(error.to_string())),
+        Ok(text) => {
+            let found: Configuration =
+                serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
+            Ok(Some(found.detach_keys).filter(|keys| !keys.is_empty()))
+        }
+    }
 }
 
 /// The size of the user's terminal.
@@ -192,7 +214,9 @@ impl Session<'_> {
         let containers = engine.containers();
         let run_dir = containers.run_dir(id);
         let stdin = io::stdin();
+        let resized = |size| containers.tell_resize(id, size);
         let streams = AttachStreams {
+            resized: Some(&resized),
             stdin: self.streams.stdin.then(|| stdin.as_fd()),
             terminal: self.terminal,
             detach_keys: self.keys,
@@ -212,7 +236,10 @@ impl Session<'_> {
                 containers.wait_until_released(id)?;
                 Ok(u8::try_from(status.exit_code).unwrap_or(u8::MAX))
             }
-            AttachEnd::Detached => Ok(0),
+            AttachEnd::Detached => {
+                containers.tell_detach(id);
+                Ok(0)
+            }
             AttachEnd::Lost => {
                 Err(CliError::new("the connection to the container was lost").exit_code(EXIT_ENGINE))
             }

@@ -35,7 +35,7 @@ pub(crate) fn run(args: &StartArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, 
 }
 
 fn attach(args: &StartArgs, name: &str, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
-    let keys = detach_keys(args.detach_keys.as_deref())?;
+    let keys = detach_keys(args.detach_keys.as_deref(), engine)?;
     let containers = engine.containers();
     let container = containers.find(name)?;
     let host = &container.record.host;

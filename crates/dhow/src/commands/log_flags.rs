@@ -1,0 +1,104 @@
+//! Flags of `run` and `create` about where a container's output goes.
+
+use std::collections::BTreeMap;
+
+use dhow_engine::containers::{JsonFileConfig, LogConfig};
+
+use super::create_flags::{bytes, unsupported};
+use crate::error::CliError;
+
+/// What the driver `local` keeps where nobody says how much.
+const LOCAL_BYTES_MAX: u64 = 20 << 20;
+const LOCAL_FILES_MAX: u32 = 5;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct LogFlags {
+    /// Where output goes: json-file, local or none
+    #[arg(long, value_name = "DRIVER", default_value = "json-file")]
+    log_driver: String,
+    /// Option of the log: max-size, max-file, labels, env (can be repeated)
+    #[arg(long, value_name = "NAME=VALUE")]
+    log_opt: Vec<String>,
+}
+
+impl LogFlags {
+    /// What is asked for.
+    pub(crate) fn config(&self) -> Result<LogConfig, CliError> {
+        let pair = |text: &String| {
+            let (name, value) = text.split_once('=').unwrap_or((text, ""));
+            (name.to_owned(), value.to_owned())
+        };
+        let options: BTreeMap<String, String> = self.log_opt.iter().map(pair).collect();
+        match self.log_driver.as_str() {
+            "" | "json-file" => json_file(options, JsonFileConfig::default()),
+            "local" => {
+                let (bytes_max, files_max) = (Some(LOCAL_BYTES_MAX), LOCAL_FILES_MAX);
+                let usual = JsonFileConfig { bytes_max, files_max, local: true, ..JsonFileConfig::default() };
+                json_file(options, usual)
+            }
+            "none" if options.is_empty() => Ok(LogConfig::None),
+            "none" => Err(CliError::new("invalid logging opts for driver none")),
+            driver => Err(unsupported(&format!("--log-driver {driver}"))),
+        }
+    }
+}
+
+fn json_file(options: BTreeMap<String, String>, usual: JsonFileConfig) -> Result<LogConfig, CliError> {
+    let mut config = usual;
+    let driver = if config.local { "local" } else { "json-file" };
+    for (name, value) in &options {
+        match (name.as_str(), value.as_str()) {
+            ("max-size", "-1") if !config.local => config.bytes_max = None,
+            ("max-size", size) => match bytes("--log-opt max-size", size)? {
+                0 => return Err(CliError::new("max-size must be a positive number")),
+                size => config.bytes_max = Some(size),
+            },
+            ("max-file", count) => {
+                let count = count.parse::<u32>().map_err(|_| {
+                    CliError::new(format!("invalid value for max-file: {count}: expected a number"))
+                })?;
+                if count == 0 {
+                    return Err(CliError::new("max-file cannot be less than 1"));
+                }
+                config.files_max = count;
+            }
+            ("labels" | "env", _) if !config.local => {}
+            ("compress", "false") | ("mode", "blocking") => {}
+            ("compress" | "mode" | "max-buffer-size" | "tag" | "labels-regex" | "env-regex", value) => {
+                return Err(unsupported(&format!("--log-opt {name}={value}")));
+            }
+            _ => return Err(CliError::new(format!("unknown log opt '{name}' for {driver} log driver"))),
+        }
+    }
+    Ok(LogConfig::JsonFile(JsonFileConfig { options, ..config }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(driver: &str, options: &[&str], expected: Result<(Option<u64>, u32), &str>) {
+        let log_opt = options.iter().map(ToString::to_string).collect();
+        let config = LogFlags { log_driver: driver.into(), log_opt }.config();
+        let found = config.map_err(|error| error.to_string()).map(|config| match config {
+            LogConfig::JsonFile(config) => (config.bytes_max, config.files_max),
+            LogConfig::None => (None, 0),
+        });
+        assert_eq!(
+            found.map_err(|error| error.trim_start_matches("Error: ").to_owned()),
+            expected.map_err(String::from)
+        );
+    }
+
+    #[test]
+    fn options_are_those_of_the_driver() {
+        check("json-file", &[], Ok((None, 1)));
+        check("json-file", &["max-size=10k", "max-file=3"], Ok((Some(10_240), 3)));
+        check("local", &[], Ok((Some(20 << 20), 5)));
+        check("none", &[], Ok((None, 0)));
+        check("none", &["max-size=1k"], Err("invalid logging opts for driver none"));
+        check("json-file", &["max-file=0"], Err("max-file cannot be less than 1"));
+        check("json-file", &["bogus=1"], Err("unknown log opt 'bogus' for json-file log driver"));
+        check("syslog", &[], Err("--log-driver syslog is not supported yet"));
+    }
+}
