@@ -48,8 +48,8 @@ impl Containers {
         let (run_dir, bundle) = (self.run_dir(&container.id), self.bundle(&container.id));
         let exec_id = random_id()?;
         let (id, command) = (("execID", exec_id), request.args.join(" "));
-        self.tell(&container, &format!("exec_create: {command}"), &[id.clone()]);
-        self.tell(&container, &format!("exec_start: {command}"), &[id.clone()]);
+        self.tell(&container, &format!("exec_create: {command}"), std::slice::from_ref(&id));
+        self.tell(&container, &format!("exec_start: {command}"), std::slice::from_ref(&id));
         let end = dhow_runtime::exec(&run_dir, &bundle, request, streams)?;
         match &end {
             ExecEnd::Exited(code) => {

@@ -216,8 +216,8 @@ pub(crate) fn helper() -> Result<(), StartError> {
     let Given { request: order, mut control, .. } = spawn::given::<Order>()?;
     spawn::detach()?;
     let sync = Sync::over(control.try_clone().step("cannot duplicate a socket")?);
-    let child = match start(&order, &sync) {
-        Ok(child) => child,
+    let (child, terminal) = match start(&order, &sync) {
+        Ok(started) => started,
         Err(error) => {
             sync.fail(&error);
             return Err(error);
@@ -227,10 +227,24 @@ pub(crate) fn helper() -> Result<(), StartError> {
     if order.request.detach {
         return Ok(());
     }
-    if let Some(code) = follow(&child, &mut control)? {
-        spawn::send(&mut control, &code).step("cannot report the end")?;
+    match follow(&child, &mut control)? {
+        Some(code) => spawn::send(&mut control, &code).step("cannot report the end"),
+        None => linger(&child, terminal),
     }
-    Ok(())
+}
+
+/// Stays with a program that nobody watches any more: without the other side of its terminal it would be hung up,
+/// and with nobody to read there it would wait for ever.
+fn linger(child: &Child, terminal: Option<OwnedFd>) -> Result<(), StartError> {
+    let Some(mut terminal) = terminal.map(File::from) else { return Ok(()) };
+    let mut buffer = [0; READ_BYTES];
+    loop {
+        let [ended, typed] =
+            wait([Some(child.pidfd.as_fd()), Some(terminal.as_fd())]).step("cannot wait for the program")?;
+        if ended || (typed && read_some(&mut terminal, &mut buffer).step("cannot read its terminal")? == 0) {
+            return Ok(());
+        }
+    }
 }
 
 /// Waits for the program and returns its code. If the command dies first, so does the program; if the command
@@ -247,7 +261,7 @@ fn follow(child: &Child, control: &mut UnixStream) -> Result<Option<i32>, StartE
     Ok((!detached).then_some(code))
 }
 
-fn start(order: &Order, caller: &Sync) -> Result<Child, StartError> {
+fn start(order: &Order, caller: &Sync) -> Result<(Child, Option<OwnedFd>), StartError> {
     let run_dir = RunDir::new(&order.run_dir);
     let not_running = || StartError::Setup("container is not running".into());
     let (_, init) = client::init(&run_dir).step("cannot find the container")?.ok_or_else(not_running)?;
@@ -277,7 +291,7 @@ fn start(order: &Order, caller: &Sync) -> Result<Child, StartError> {
                 .step("cannot join the control group")
                 .and_then(|()| converse(&ours, caller))
             {
-                Ok(()) => Ok(child),
+                Ok(terminal) => Ok((child, terminal)),
                 Err(error) => {
                     // Whether it lives depends on how far it came.
                     let _ = process::send_signal(child.pidfd.as_fd(), Signal::KILL.as_raw());
@@ -301,16 +315,20 @@ fn entrance(spec: &Spec) -> io::Result<Entrance> {
     }
 }
 
-/// Accompanies the new process until it is the program.
-fn converse(child: &Sync, caller: &Sync) -> Result<(), StartError> {
+/// Accompanies the new process until it is the program, and returns the other side of its terminal.
+fn converse(child: &Sync, caller: &Sync) -> Result<Option<OwnedFd>, StartError> {
+    let mut terminal = None;
     child.go()?;
     loop {
         match child.listen()? {
-            Said::Terminal(master) => caller.terminal(master.as_fd())?,
+            Said::Terminal(master) => {
+                caller.terminal(master.as_fd())?;
+                terminal = Some(master);
+            }
             Said::Root(_) => {}
             Said::Ready => child.go()?,
             Said::Failed(error) => return Err(error),
-            Said::Gone => return Ok(()),
+            Said::Gone => return Ok(terminal),
         }
     }
 }

@@ -33,7 +33,7 @@ fn a_program_that_fails_is_started_again_as_often_as_its_policy_says() {
     assert_eq!((&shown["RestartCount"], &shown["State"]["Status"]), (&2.into(), &"exited".into()));
     let policy = serde_json::json!({ "Name": "on-failure", "MaximumRetryCount": 2 });
     assert_eq!(shown["HostConfig"]["RestartPolicy"], policy);
-    assert_eq!(events(&rig, "failing"), "create start die start die start die");
+    assert_eq!(events(&rig, "failing"), "create attach start die start die start die");
     rig.ok("docker run --name fine --restart on-failure busybox true");
     assert_eq!(rig.ok("docker wait fine"), "0");
     assert_eq!(inspect(&rig, "fine")["RestartCount"], 0);
