@@ -85,6 +85,9 @@ fn build(config: &NetConfig, ledger: &Ledger<'_>, route: &mut RouteSocket) -> Re
             pools.to_vec()
         }
     };
+    if !config.pools.is_empty() {
+        ledger.set_config(config).while_doing(|| format!("record network {}", config.name))?;
+    }
     let bridge_index = raise_bridge(&config.bridge, &pools, mtu, route)
         .while_doing(|| format!("set up bridge {}", config.bridge))?;
     set_kernel_options(&config.bridge, &pools)?;
@@ -96,8 +99,7 @@ fn build(config: &NetConfig, ledger: &Ledger<'_>, route: &mut RouteSocket) -> Re
         IpAddr::V6(_) => None,
     });
     let (subnet, gateway) = ipv4.unzip();
-    let remembered = (!config.pools.is_empty()).then(|| config.clone());
-    let network = Network { name, bridge, bridge_index, subnet, gateway, mtu, config: remembered };
+    let network = Network { name, bridge, bridge_index, subnet, gateway, mtu };
     ledger.set_network(&network).while_doing(|| format!("record network {}", config.name))?;
     Ok(Standing { bridge_index, mtu, pools })
 }

@@ -1,6 +1,7 @@
 //! Who is on a network: one file per endpoint, locked by its owner for as long as it lives.
 //!
-//! `<run_dir>/lock` and `<run_dir>/<network>/lock` serialise changes, `network.json` remembers the bridge,
+//! `<run_dir>/lock` and `<run_dir>/<network>/lock` serialise changes, `config.json` says what a network is to be
+//! before anything of it is made, `network.json` remembers the bridge,
 //! `endpoints/<container id>.json` is a [`Record`]. The kernel drops a dead owner's lock, so a record that
 //! can be locked is a leftover: nothing has to be trusted to say goodbye. A network that was removed leaves the file
 //! `removed`, so that a container that was about to join does not bring it back.
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::network::{BoundPort, NetConfig, Network};
 use crate::nft::{Family, Redirect};
 
+const CONFIG: &str = "config.json";
 const NETWORK: &str = "network.json";
 const REMOVED: &str = "removed";
 
@@ -83,11 +85,10 @@ impl Turn {
         Ok(Self { run_dir: run_dir.into(), _lock: lock(&run_dir.join("lock"))? })
     }
 
-    /// The networks that were ever made here and not removed, as they were made.
+    /// The networks that were made here and not removed, also those that were only begun.
     pub(crate) fn networks(&self) -> Vec<NetConfig> {
         let entries = fs::read_dir(&self.run_dir).into_iter().flatten().flatten();
-        let known = entries.filter_map(|entry| read_network(&entry.path())?.config);
-        known.collect()
+        entries.filter_map(|entry| read_config(&entry.path())).collect()
     }
 }
 
@@ -120,6 +121,16 @@ impl<'t> Ledger<'t> {
         self.dir.join(REMOVED)
     }
 
+    /// Remembers what the network is to be: whoever is killed while it is made leaves what can be found.
+    pub(crate) fn set_config(&self, config: &NetConfig) -> io::Result<()> {
+        if read_config(&self.dir).as_ref() == Some(config) {
+            return Ok(());
+        }
+        let temporary = self.dir.join("config.tmp");
+        fs::write(&temporary, serde_json::to_vec(config)?)?;
+        fs::rename(temporary, self.dir.join(CONFIG))
+    }
+
     /// The network as it was when its bridge was made.
     pub(crate) fn network(&self) -> Option<Network> {
         read_network(&self.dir)
@@ -132,7 +143,8 @@ impl<'t> Ledger<'t> {
     }
 
     pub(crate) fn forget_network(&self) -> io::Result<()> {
-        ok_if_gone(fs::remove_file(self.network_path()))
+        ok_if_gone(fs::remove_file(self.network_path()))?;
+        ok_if_gone(fs::remove_file(self.dir.join(CONFIG)))
     }
 
     fn network_path(&self) -> PathBuf {
@@ -217,16 +229,25 @@ pub(crate) fn is_port_allocated(run_dir: &Path, wanted: &BoundPort) -> bool {
         .any(|record| record.ports.iter().any(|port| port.overlaps(wanted)))
 }
 
-/// Whether the network of a folder was removed before `time`.
+/// Whether the network of a folder was removed, or given up before it was begun, before `time`.
 pub(crate) fn is_removed_before(dir: &Path, time: SystemTime) -> bool {
-    let removed = fs::metadata(dir.join(REMOVED)).and_then(|metadata| metadata.modified());
-    removed.is_ok_and(|removed| removed < time)
+    let is_before = |path: &Path| {
+        let changed = fs::metadata(path).and_then(|metadata| metadata.modified());
+        changed.is_ok_and(|changed| changed < time)
+    };
+    let is_begun = [CONFIG, NETWORK, REMOVED].iter().any(|name| dir.join(name).exists());
+    is_before(&dir.join(REMOVED)) || dir.join("lock").exists() && !is_begun && is_before(dir)
 }
 
 fn lock(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
     file.lock()?;
     Ok(file)
+}
+
+fn read_config(dir: &Path) -> Option<NetConfig> {
+    let bytes = fs::read(dir.join(CONFIG)).ok()?;
+    serde_json::from_slice(&bytes).ok()
 }
 
 /// The network of a folder as it was when its bridge was made.

@@ -106,9 +106,6 @@ pub struct Network {
     pub gateway: Option<Ipv4Addr>,
     /// The largest packet that leaves the host whole.
     pub mtu: u32,
-    /// What it was made from. The default network has no more to say than the above.
-    #[serde(default)]
-    pub config: Option<NetConfig>,
 }
 
 /// What a container wants of its network namespace.

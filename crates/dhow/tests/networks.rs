@@ -117,6 +117,9 @@ fn a_running_container_joins_and_leaves_networks() {
 
     let complaint = rig.fails("docker network rm blue", 1);
     assert!(complaint.contains("network blue has active endpoints"), "{complaint}");
+    // What is joined while it runs is there after the next start as well.
+    rig.ok("docker restart -t 0 web");
+    assert_eq!(asked(&rig, "asker", "site"), "web");
     rig.ok("docker network disconnect blue web");
     assert!(is_unknown(&rig, "asker", "site"));
     assert_eq!(rig.ok("docker exec web ls /sys/class/net"), "eth0\nlo");
@@ -124,7 +127,24 @@ fn a_running_container_joins_and_leaves_networks() {
     assert!(complaint.contains("is not connected to the network blue"), "{complaint}");
 
     let told = rig.ok("docker events --since 10m --until 0s --filter type=network --filter network=blue --format '{{.Action}}'");
-    assert_eq!(told, "create\nconnect\nconnect\ndisconnect");
+    assert_eq!(told, "create\nconnect\nconnect\ndisconnect\nconnect\ndisconnect");
+}
+
+#[test]
+fn a_container_that_is_started_again_by_itself_is_on_its_latest_networks() {
+    let Some(rig) = rig() else { return };
+    rig.ok("docker network create early");
+    rig.ok("docker network create late");
+    serve(&rig, "web", "--network early --restart always");
+    rig.ok("docker run -d --name asker --network late busybox sleep 600");
+    rig.ok("docker network connect late web");
+    rig.ok("docker network disconnect early web");
+    // Process 1 only hears what it listens for, unless it is told from outside.
+    let pid = inspect(&rig, "web")["State"]["Pid"].as_i64().expect("a process");
+    rig.ok(&format!("kill -KILL {pid}"));
+    rig.eventually("it is started again", || inspect(&rig, "web")["RestartCount"] == 1);
+    assert_eq!(asked(&rig, "asker", "web"), "web");
+    assert_eq!(rig.ok("docker ps --filter name=web --format '{{.Networks}}'"), "late");
 }
 
 #[test]
@@ -341,9 +361,17 @@ fn commands_that_are_killed_leave_the_next_one_working() {
         assert_eq!(rig.ok("docker network ls -q --filter type=custom"), "", "round {round}");
         assert_eq!(rig.ok("docker exec web ls /sys/class/net"), "eth0\nlo", "round {round}");
         if done {
-            return;
+            break;
         }
     }
+    rig.ok("docker network prune --force");
+    let root = rig.path("root");
+    let networks = std::fs::read_dir(rig.path("run/networks")).expect("a folder of networks").flatten();
+    let configs =
+        networks.filter_map(|network| std::fs::read_to_string(network.path().join("config.json")).ok());
+    let left: Vec<String> =
+        configs.filter(|config| config.contains(root.to_str().expect("a path"))).collect();
+    assert_eq!(left, [""; 0], "what was begun is gone");
 }
 
 /// Kills a command after a while; true if it was done before.

@@ -153,6 +153,8 @@ impl Containers {
         let request = self.with_model(request)?;
         BridgeOptions::parse(&request.options)?;
         let id = random_id().map_err(CreateNetworkError::Random)?;
+        // What killed commands left may be in the way.
+        self.reconcile_networks();
         let planning = Planning::start(&networks_dir(&self.run))?;
         let taken = self.list_networks()?;
         if taken.iter().any(|network| network.name == name) {

@@ -96,6 +96,7 @@ impl Containers {
         &self,
         fits: &dyn Fn(&NetworkInfo) -> bool,
     ) -> Result<Vec<String>, RemoveNetworkError> {
+        self.reconcile_networks();
         let containers = self.list()?;
         let is_used = |network: &NetworkInfo| {
             let endpoints = containers.iter().flat_map(|container| container.record.networks.values());

@@ -218,6 +218,50 @@ fn a_removed_network_does_not_come_back_and_a_used_one_stays() {
 }
 
 #[test]
+fn who_makes_networks_at_once_gets_different_subnets_until_none_is_left() {
+    on_host(|host| {
+        let made: Vec<NetConfig> = std::thread::scope(|scope| {
+            let make = |index: usize| {
+                let planning = Planning::start(&host.config.run_dir).unwrap();
+                let pools = vec![planning.free_pool(&[]).unwrap()];
+                let config = NetConfig { pools, ..network(host, &format!("n{index}"), &[]) };
+                planning.raise(&config).unwrap();
+                config
+            };
+            let threads: Vec<_> = (0..6).map(|index| scope.spawn(move || make(index))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let mut subnets: Vec<String> = made.iter().map(|config| config.pools[0].subnet.to_string()).collect();
+        subnets.sort();
+        subnets.dedup();
+        assert_eq!(subnets.len(), 6, "{subnets:?}");
+        sh(&format!("ip route add 172.16.0.0/12 via {}", crate::host::WORLD_ADDRESS));
+        sh(&format!("ip route add 192.168.0.0/16 via {}", crate::host::WORLD_ADDRESS));
+        let planning = Planning::start(&host.config.run_dir).unwrap();
+        let error = planning.free_pool(&[]).unwrap_err().to_string();
+        assert!(error.starts_with("all predefined address pools have been fully subnetted"), "{error}");
+        drop(planning);
+        for config in &made {
+            dhow_net::remove_network(config).unwrap();
+        }
+    });
+}
+
+#[test]
+fn what_was_only_begun_is_removed() {
+    on_host(|host| {
+        let red = network(host, "red", &["10.1.0.0/24"]);
+        Planning::start(&host.config.run_dir).unwrap().raise(&red).unwrap();
+        // Killed before it was written down that the bridge is there.
+        std::fs::remove_file(host.config.run_dir.join("id-red/network.json")).unwrap();
+        let now = std::time::SystemTime::now();
+        dhow_net::reconcile(&host.config.run_dir, Some(Path::new("/store")), &|_| false, now).unwrap();
+        assert!(!output("ip link").contains("br-red"));
+        assert!(!output("nft list tables").contains("dhow-red"));
+    });
+}
+
+#[test]
 fn what_its_store_has_forgotten_is_removed() {
     on_host(|host| {
         let red = network(host, "red", &["10.1.0.0/24"]);
