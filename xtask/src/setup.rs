@@ -72,6 +72,7 @@ const PACKAGES: &[Package] = &[
     package("crun", "crun", &[Test, Bench]),
     package("strace", "strace", &[Test]),
     package("runc", "runc", &[Test, Bench]),
+    package("crun", "crun", &[Test]),
     // One test reads the tutorials' pages as a person would.
     package("chromium", "chromium", &[Test]),
     package("curl", "curl", &[Test, Demo]),

@@ -176,6 +176,7 @@ fn check_host(host: &HostConfig) -> Result<(), CreateError> {
     if host.auto_remove && !host.restart.is_no() {
         return Err(CreateError::RestartAndRemove);
     }
+    host.rare.check()?;
     if host.uts_host && host.hostname.is_some() {
         return Err(CreateError::Conflict("hostname and the UTS mode"));
     }
@@ -234,7 +235,7 @@ pub(crate) fn spec(
     for mount in &record.mounts {
         mounts.push(containers.runtime_mount(mount)?);
     }
-    Ok(ContainerSpec {
+    let mut spec = ContainerSpec {
         id: id.into(),
         args: record.args(),
         env: config.env.clone(),
@@ -264,7 +265,10 @@ pub(crate) fn spec(
         shm_bytes: host.shm_bytes,
         id_map: containers.images.user_namespace().map(IdMap::of_known),
         ..ContainerSpec::default()
-    })
+    };
+    spec.resources.io = crate::limits::io_limits(&host.limits)?;
+    host.rare.add_to(&mut spec)?;
+    Ok(spec)
 }
 
 /// What a container calls itself.

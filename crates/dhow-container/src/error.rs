@@ -110,6 +110,29 @@ pub enum CreateError {
     /// The limits do not make sense.
     #[error(transparent)]
     Limits(#[from] LimitsError),
+    /// A device that is not there.
+    #[error("error gathering device information while adding custom device \"{}\"", path.display())]
+    Device {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No device, and none below.
+    #[error("error gathering device information while adding custom device \"{}\": not a device node", .0.display())]
+    NoDevice(PathBuf),
+    /// A limit for something else than a block device.
+    #[error("{} is not a block device", .0.display())]
+    NoBlockDevice(PathBuf),
+    /// A place for a device that is none.
+    #[error("a device cannot be at {} of a container, only below /dev", .0.display())]
+    DeviceTarget(PathBuf),
+    /// Out of range.
+    #[error("Invalid value {0}, range for oom score adj is [-1000, 1000]")]
+    OomScore(i64),
+    /// A security module that is not at work.
+    #[error("AppArmor is not enabled on this host, so the profile {0} cannot be used")]
+    NoAppArmor(String),
     /// Options that exclude each other.
     #[error("conflicting options: {0}")]
     Conflict(&'static str),
@@ -307,6 +330,19 @@ pub enum StartError {
     /// Its configuration could not be written.
     #[error(transparent)]
     WriteSpec(Box<CreateError>),
+    /// Whose namespace it shares does not run.
+    #[error("cannot join {what} of a non running container: {id}")]
+    DonorNotRunning {
+        /// What was to be shared.
+        what: &'static str,
+        /// The other container.
+        id: String,
+    },
+    /// Whose IPC it shares does not want that.
+    #[error(
+        "can't join IPC of container {0}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+    )]
+    NotShareable(String),
     /// The disk failed us.
     #[error(transparent)]
     Io(#[from] DiskError),

@@ -16,6 +16,7 @@ mod export;
 mod files;
 mod freeze;
 mod health;
+mod limits;
 mod local_driver;
 mod log_config;
 mod logs;
@@ -24,10 +25,12 @@ mod mount_flag;
 mod name;
 mod network;
 mod networks;
+mod rare;
 mod record;
 mod remove;
 mod request;
 mod share;
+mod shared;
 mod signal;
 mod start;
 mod stats;
@@ -61,10 +64,12 @@ pub use networks::{
     EndpointConfig, EndpointError, EndpointOptionError, FindNetworkError, JoinNetworkError, Member,
     NetworkInfo, NetworkOptionError, NetworkRecord, PoolRequest, RemoveNetworkError, endpoint_id,
 };
+pub use rare::{DeviceError, DeviceRequest, DeviceRule, IpcShare, RareConfig};
 pub use record::{Container, ContainerRecord, Mount, MountKind, State};
 pub use remove::RemoveOptions;
 pub use request::{
-    CreateRequest, DnsOptions, HostConfig, Limits, LimitsError, Link, NetworkMode, Ulimit, UlimitError,
+    BlkioKind, BlkioLimit, CreateRequest, DnsOptions, HostConfig, Limits, LimitsError, Link, NetworkMode,
+    Ulimit, UlimitError,
 };
 pub use signal::{AttachError, RestartError, StopOptions};
 pub use start::{exited, told};

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::log_config::LogConfig;
 use crate::mount::MountRequest;
 use crate::networks::EndpointConfig;
+use crate::rare::RareConfig;
 
 /// A container to be made. What is left out comes from the image, then from Docker's habits.
 #[derive(Clone, Debug, Default)]
@@ -118,6 +119,8 @@ pub struct HostConfig {
     pub log: LogConfig,
     /// An OCI runtime to use instead of dhow's own launcher.
     pub runtime: Option<PathBuf>,
+    /// What is asked for less often.
+    pub rare: RareConfig,
 }
 
 /// Which network a container is on.
@@ -235,6 +238,49 @@ pub struct Limits {
     pub cpuset_cpus: Option<String>,
     /// Processes and threads; -1 is unlimited.
     pub pids_max: Option<i64>,
+    /// Memory nodes, as `0-1`.
+    pub cpuset_mems: Option<String>,
+    /// Memory that is left to the container when it gets scarce.
+    pub memory_reservation_bytes: Option<i64>,
+    /// How readily memory is swapped out, 0 to 100.
+    pub memory_swappiness: Option<i64>,
+    /// Processes wait for memory instead of being killed.
+    pub oom_kill_disable: bool,
+    /// Real-time processor time in a period, in microseconds.
+    pub cpu_rt_runtime_us: Option<i64>,
+    /// The period of real-time processes, in microseconds.
+    pub cpu_rt_period_us: Option<i64>,
+    /// Relative weight of input and output, 10 to 1000.
+    pub blkio_weight: Option<u16>,
+    /// Input and output by device.
+    pub blkio: Vec<BlkioLimit>,
+}
+
+/// What is limited of a block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlkioKind {
+    /// Nothing; its relative weight.
+    Weight,
+    /// Bytes read in a second.
+    ReadBps,
+    /// Bytes written in a second.
+    WriteBps,
+    /// Reads in a second.
+    ReadIops,
+    /// Writes in a second.
+    WriteIops,
+}
+
+/// A limit of a block device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlkioLimit {
+    /// What is limited.
+    pub kind: BlkioKind,
+    /// The device on this host.
+    pub path: PathBuf,
+    /// The limit.
+    pub value: u64,
 }
 
 /// The least memory a container can be given, as in Docker.
@@ -264,6 +310,51 @@ pub enum LimitsError {
         /// How many there are.
         available: usize,
     },
+    /// Out of range.
+    #[error("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")]
+    CpuPeriod,
+    /// Out of range.
+    #[error("CPU cfs quota can not be less than 1ms (i.e. 1000)")]
+    CpuQuota,
+    /// More than there is.
+    #[error("cpu real-time runtime cannot be higher than cpu real-time period")]
+    RealTime,
+    /// Too little to matter.
+    #[error("Minimum memory reservation allowed is 6MB")]
+    ReservationTooSmall,
+    /// More than the container gets.
+    #[error("Minimum memory limit can not be less than memory reservation limit, see usage")]
+    ReservationAboveMemory,
+    /// Out of range.
+    #[error("Invalid value: {0}, valid memory swappiness range is 0-100")]
+    Swappiness(i64),
+    /// Out of range.
+    #[error("Range of blkio weight is from 10 to 1000")]
+    BlkioWeight,
+    /// Not a list of numbers.
+    #[error("Invalid value {text} for cpuset {of}")]
+    Cpuset {
+        /// `cpus` or `mems`.
+        of: &'static str,
+        /// As given.
+        text: String,
+    },
+    /// Numbers this machine does not have.
+    #[error("Requested CPUs are not available - requested {requested}, available: {available}")]
+    CpusNotAvailable {
+        /// As given.
+        requested: String,
+        /// What there is.
+        available: String,
+    },
+    /// Memory nodes this machine does not have.
+    #[error("Requested memory nodes are not available - requested {requested}, available: {available}")]
+    MemsNotAvailable {
+        /// As given.
+        requested: String,
+        /// What there is.
+        available: String,
+    },
 }
 
 impl Limits {
@@ -286,7 +377,7 @@ impl Limits {
         if self.nano_cpus.is_some_and(|nanos| nanos < NANOS_PER_CPU / 100 || nanos > nanos_max) {
             return Err(LimitsError::TooManyCpus { available: cpus_available });
         }
-        Ok(())
+        self.check_more()
     }
 
     /// The same in the runtime's words.
@@ -300,8 +391,9 @@ impl Limits {
             cpu_quota_us: quota.or(self.cpu_quota_us),
             cpu_period_us: period.or(self.cpu_period_us),
             cpuset_cpus: self.cpuset_cpus.clone(),
-            cpuset_mems: None,
+            cpuset_mems: self.cpuset_mems.clone(),
             pids_max: self.pids_max,
+            ..self.to_more_resources()
         }
     }
 }

@@ -79,6 +79,7 @@ impl Containers {
             }
         })?;
         let _held = self.mount_volumes(&container)?;
+        self.write_shared_namespaces(&container)?;
         let shared = lock.as_ref().map(File::try_clone).transpose();
         let shared = shared.map_err(disk("lock", self.bundle(&id).dir()))?.map(OwnedFd::from);
         match spawn(&request, shared) {

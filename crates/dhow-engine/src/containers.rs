@@ -8,14 +8,15 @@ use dhow_oci::{Digest, ImageConfig, Platform, Reference};
 
 pub use dhow_build::ChangeError;
 pub use dhow_container::{
-    ANONYMOUS_LABEL, AttachError, BindOptions, BindPropagation, BindRecursion, CommitError, CommitRequest,
-    Container, ContainerRecord, Containers, CreateError, CreateRequest, Created, DiskError, DnsOptions,
-    ExecError, ExportError, FindError, FindVolumeError, HealthError, HostConfig, InvalidName, JsonFileConfig,
-    Limits, LimitsError, LogConfig, LogLine, LogsError, LogsOptions, Mount, MountError, MountKind,
-    MountRequest, MountSource, NetworkMode, Relabel, RemoveError, RemoveOptions, RemoveVolumesError,
-    RenameError, RestartError, SignalError, StartError, State, StopOptions, Ulimit, UlimitError, Volume,
-    VolumeError, VolumeMount, VolumeOptionError, VolumeRequest, VolumeUsage, parse_mount, parse_tmpfs,
-    parse_volume, short_id,
+    ANONYMOUS_LABEL, AttachError, BindOptions, BindPropagation, BindRecursion, BlkioKind, BlkioLimit,
+    CommitError, CommitRequest, Container, ContainerRecord, Containers, CreateError, CreateRequest, Created,
+    DeviceError, DeviceRequest, DeviceRule, DiskError, DnsOptions, ExecError, ExportError, FindError,
+    FindVolumeError, HealthError, HostConfig, InvalidName, IpcShare, JsonFileConfig, Limits, LimitsError,
+    LogConfig, LogLine, LogsError, LogsOptions, Mount, MountError, MountKind, MountRequest, MountSource,
+    NetworkMode, RareConfig, Relabel, RemoveError, RemoveOptions, RemoveVolumesError, RenameError,
+    RestartError, SignalError, StartError, State, StopOptions, Ulimit, UlimitError, Volume, VolumeError,
+    VolumeMount, VolumeOptionError, VolumeRequest, VolumeUsage, parse_mount, parse_tmpfs, parse_volume,
+    short_id,
 };
 pub use dhow_container::{Processes, Sample, TopError};
 pub use dhow_image::FindError as FindImageError;

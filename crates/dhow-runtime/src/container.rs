@@ -58,6 +58,20 @@ pub struct ContainerSpec {
     pub cgroup_parent: String,
     /// Run in a user namespace with these ids.
     pub id_map: Option<IdMap>,
+    /// Domain name. Empty sets none.
+    pub domainname: String,
+    /// Notes for runtimes and hooks.
+    pub annotations: BTreeMap<String, String>,
+    /// How readily the kernel kills the program for want of memory, -1000 to 1000.
+    pub oom_score_adj: Option<i32>,
+    /// Device nodes beside the usual ones.
+    pub devices: Vec<DeviceNode>,
+    /// Nothing of /proc and /sys is masked or read-only.
+    pub unmasked: bool,
+    /// Without /dev/shm and message queues.
+    pub no_shm: bool,
+    /// The profile of AppArmor. Empty means none.
+    pub apparmor_profile: String,
 }
 
 /// The seccomp profile of a container.
@@ -70,6 +84,8 @@ pub enum SeccompChoice {
     Unconfined,
     /// The user's.
     Profile(Box<LinuxSeccomp>),
+    /// The user's, as docker's profiles are written: what is allowed depends on capabilities, machine and kernel.
+    Docker(String),
 }
 
 /// Where one namespace of a container comes from.
@@ -190,6 +206,82 @@ pub struct Resources {
     pub cpuset_mems: Option<String>,
     /// Processes and threads.
     pub pids_max: Option<i64>,
+    /// Memory that is left to the container when it gets scarce.
+    pub memory_reservation_bytes: Option<i64>,
+    /// How readily memory is swapped out, 0 to 100.
+    pub memory_swappiness: Option<u64>,
+    /// Processes wait for memory instead of being killed.
+    pub oom_kill_disable: bool,
+    /// Real-time processor time in a period, in microseconds.
+    pub cpu_rt_runtime_us: Option<i64>,
+    /// The period of real-time processes, in microseconds.
+    pub cpu_rt_period_us: Option<u64>,
+    /// Relative weight of input and output, 10 to 1000.
+    pub io_weight: Option<u16>,
+    /// Input and output by device.
+    pub io: Vec<IoLimit>,
+    /// Which devices may be used beside the usual ones.
+    pub devices: Vec<DeviceAccess>,
+}
+
+/// What is limited of a block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoKind {
+    /// Nothing; its relative weight.
+    Weight,
+    /// Bytes read in a second.
+    ReadBps,
+    /// Bytes written in a second.
+    WriteBps,
+    /// Reads in a second.
+    ReadIops,
+    /// Writes in a second.
+    WriteIops,
+}
+
+/// A limit of a block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoLimit {
+    /// What is limited.
+    pub kind: IoKind,
+    /// The driver.
+    pub major: u32,
+    /// The device.
+    pub minor: u32,
+    /// The limit.
+    pub value: u64,
+}
+
+/// Devices that may be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceAccess {
+    /// `a`, `b` or `c`.
+    pub kind: char,
+    /// The driver; `None` is any.
+    pub major: Option<u32>,
+    /// The device; `None` is any.
+    pub minor: Option<u32>,
+    /// Some of `rwm`.
+    pub access: String,
+}
+
+/// A device node in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceNode {
+    /// Path in the container.
+    pub path: PathBuf,
+    /// `b` or `c`.
+    pub kind: char,
+    /// The driver.
+    pub major: u32,
+    /// The device.
+    pub minor: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
 }
 
 /// A user namespace of the container's own: which ids of the host stand behind its own.

@@ -38,8 +38,8 @@ pub use client::{
     spawn_shim_attached, state, update_network, wait, was_stopped,
 };
 pub use container::{
-    BindHow, ContainerSpec, IdMap, IdRange, MountSpec, NamespaceChoice, Namespaces, Propagation, Resources,
-    Rlimit, SeccompChoice,
+    BindHow, ContainerSpec, DeviceAccess, DeviceNode, IdMap, IdRange, IoKind, IoLimit, MountSpec,
+    NamespaceChoice, Namespaces, Propagation, Resources, Rlimit, SeccompChoice,
 };
 pub use exec::{ExecEnd, ExecStreams, exec};
 pub use health::{Health, HealthCheck, HealthStatus, ProbeResult};

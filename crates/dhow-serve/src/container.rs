@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use dhow_engine::containers::{
-    BoundPort, Container, ContainerDetails, ContainerPort, ExitStatus, Health, HealthStatus, HostConfig,
-    HostPort, LogConfig, Mount, MountKind, NetworkMode, PortMapping, ProbeResult, Relabel, State, short_id,
+    BlkioKind, BoundPort, Container, ContainerDetails, ContainerPort, DeviceRequest, ExitStatus, Health,
+    HealthStatus, HostConfig, HostPort, IpcShare, Limits, LogConfig, Mount, MountKind, NetworkMode,
+    PortMapping, ProbeResult, Relabel, State, short_id,
 };
 use dhow_template::units::human_duration;
 use jiff::Timestamp;
@@ -152,7 +153,7 @@ pub fn inspect(details: &ContainerDetails) -> Value {
         "Platform": details.platform.os,
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": record.host.rare.apparmor_profile,
         "ExecIDs": null,
         "HostConfig": host_config,
         "Mounts": record.mounts.iter().zip(&details.mount_sources)
@@ -219,7 +220,7 @@ fn config(container: &Container) -> Value {
         |keys: Vec<&String>| keys.into_iter().map(|key| (key.clone(), json!({}))).collect::<Map<_, _>>();
     let mut value = json!({
         "Hostname": hostname,
-        "Domainname": "",
+        "Domainname": host.rare.domainname,
         "User": config.user,
         "AttachStdin": host.open_stdin && host.stdin_once,
         "AttachStdout": true,
@@ -306,10 +307,13 @@ fn isolation(host: &HostConfig) -> Value {
         "CapDrop": list(&host.cap_drop),
         "CgroupnsMode": own(host.cgroup_host, "private"),
         "GroupAdd": list(&host.groups),
-        "IpcMode": own(host.ipc_host, "private"),
+        "IpcMode": ipc_mode(host),
         "Cgroup": "",
-        "OomScoreAdj": 0,
-        "PidMode": own(host.pid_host, ""),
+        "OomScoreAdj": host.rare.oom_score_adj.unwrap_or(0),
+        "PidMode": match &host.rare.pid_of {
+            Some(other) => format!("container:{other}"),
+            None => own(host.pid_host, ""),
+        },
         "Privileged": host.privileged,
         "ReadonlyRootfs": host.read_only,
         "SecurityOpt": security_opt(host),
@@ -318,6 +322,7 @@ fn isolation(host: &HostConfig) -> Value {
         "Sysctls": host.sysctls,
         "Runtime": host.runtime.as_ref().map_or("dhow".into(), |path| path.display().to_string()),
         "Isolation": "",
+        "Annotations": host.rare.annotations,
         "Init": host.init,
     })
 }
@@ -334,16 +339,50 @@ fn limits(host: &HostConfig) -> Value {
         "CpuPeriod": limits.cpu_period_us.unwrap_or(0),
         "CpuQuota": limits.cpu_quota_us.unwrap_or(0),
         "CpusetCpus": limits.cpuset_cpus.clone().unwrap_or_default(),
-        "CpusetMems": "",
-        "Devices": [],
-        "MemoryReservation": 0,
+        "CpusetMems": limits.cpuset_mems.clone().unwrap_or_default(),
+        "Devices": host.rare.devices.iter().map(device).collect::<Vec<_>>(),
+        "DeviceCgroupRules": list(&host.rare.device_rules.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        "DeviceRequests": null,
+        "MemoryReservation": limits.memory_reservation_bytes.unwrap_or(0),
+        "MemorySwappiness": limits.memory_swappiness,
+        "BlkioWeight": limits.blkio_weight.unwrap_or(0),
+        "BlkioWeightDevice": blkio(limits, BlkioKind::Weight, "Weight"),
+        "BlkioDeviceReadBps": blkio(limits, BlkioKind::ReadBps, "Rate"),
+        "BlkioDeviceWriteBps": blkio(limits, BlkioKind::WriteBps, "Rate"),
+        "BlkioDeviceReadIOps": blkio(limits, BlkioKind::ReadIops, "Rate"),
+        "BlkioDeviceWriteIOps": blkio(limits, BlkioKind::WriteIops, "Rate"),
+        "CpuRealtimePeriod": limits.cpu_rt_period_us.unwrap_or(0),
+        "CpuRealtimeRuntime": limits.cpu_rt_runtime_us.unwrap_or(0),
         "MemorySwap": limits.memory_swap_bytes.unwrap_or(0),
-        "OomKillDisable": false,
+        "OomKillDisable": limits.oom_kill_disable,
         "PidsLimit": limits.pids_max,
         "Ulimits": host.ulimits.iter()
             .map(|limit| json!({ "Name": limit.name, "Hard": limit.hard, "Soft": limit.soft }))
             .collect::<Vec<_>>(),
     })
+}
+
+fn device(device: &DeviceRequest) -> Value {
+    json!({
+        "PathOnHost": device.source.display().to_string(),
+        "PathInContainer": device.target.display().to_string(),
+        "CgroupPermissions": device.access,
+    })
+}
+
+fn blkio(limits: &Limits, kind: BlkioKind, word: &str) -> Vec<Value> {
+    let of_kind = limits.blkio.iter().filter(|limit| limit.kind == kind);
+    of_kind.map(|limit| json!({ "Path": limit.path.display().to_string(), word: limit.value })).collect()
+}
+
+fn ipc_mode(host: &HostConfig) -> String {
+    match &host.rare.ipc {
+        _ if host.ipc_host => "host".into(),
+        IpcShare::Private => "private".into(),
+        IpcShare::Shareable => "shareable".into(),
+        IpcShare::None => "none".into(),
+        IpcShare::Of(other) => format!("container:{other}"),
+    }
 }
 
 /// Docker says `null` for a list nobody gave.
@@ -355,6 +394,15 @@ fn security_opt(host: &HostConfig) -> Value {
     let mut options = Vec::new();
     if host.seccomp_unconfined {
         options.push("seccomp=unconfined".to_string());
+    }
+    if let Some(profile) = &host.rare.seccomp_profile {
+        options.push(format!("seccomp={profile}"));
+    }
+    if host.rare.unmasked {
+        options.push("systempaths=unconfined".to_string());
+    }
+    if !host.rare.apparmor_profile.is_empty() {
+        options.push(format!("apparmor={}", host.rare.apparmor_profile));
     }
     if host.no_new_privileges {
         options.push("no-new-privileges".to_string());

@@ -69,8 +69,50 @@ pub struct Limits {
     pub cpuset_mems: Option<String>,
     /// Processes and threads; -1 is unlimited.
     pub pids_max: Option<i64>,
+    /// Memory that is left to the group when it gets scarce; -1 is unlimited.
+    pub memory_reservation_bytes: Option<i64>,
+    /// How readily memory is swapped out, 0 to 100. Only v1 has it.
+    pub memory_swappiness: Option<u64>,
+    /// Processes wait for memory instead of being killed. Only v1 has it.
+    pub oom_kill_disable: bool,
+    /// Real-time processor time in a period, in microseconds. Only v1 has it.
+    pub cpu_rt_runtime_us: Option<i64>,
+    /// The period of real-time processes, in microseconds.
+    pub cpu_rt_period_us: Option<u64>,
+    /// Relative weight of input and output, 10 to 1000.
+    pub io_weight: Option<u16>,
+    /// Input and output by device.
+    pub io: Vec<IoLimit>,
     /// Which devices may be used; the last rule that fits decides.
     pub devices: Vec<DeviceRule>,
+}
+
+/// What is limited of a block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoKind {
+    /// Nothing; its relative weight.
+    Weight,
+    /// Bytes read in a second.
+    ReadBps,
+    /// Bytes written in a second.
+    WriteBps,
+    /// Reads in a second.
+    ReadIops,
+    /// Writes in a second.
+    WriteIops,
+}
+
+/// A limit of a block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoLimit {
+    /// What is limited.
+    pub kind: IoKind,
+    /// The driver.
+    pub major: i64,
+    /// The device.
+    pub minor: i64,
+    /// The limit.
+    pub value: u64,
 }
 
 impl Cgroup {
@@ -204,6 +246,7 @@ impl Cgroup {
             )),
             Hierarchies::V2 { mount, path } => {
                 let directory = mount.join(path);
+                v2_refused(limits)?;
                 v2_settings(limits).iter().try_for_each(|(file, value)| set(&directory.join(file), value))?;
                 device::attach(&directory, &limits.devices)
             }
@@ -211,7 +254,7 @@ impl Cgroup {
                 for (controller, file, value) in v1_settings(limits) {
                     let mount = mounts.iter().find(|(name, _)| name == controller);
                     let (_, mount) = mount.ok_or_else(|| missing(controller))?;
-                    set(&mount.join(path).join(file), &value)?;
+                    set(&either(&mount.join(path), file), &value)?;
                 }
                 Ok(())
             }
@@ -321,6 +364,23 @@ fn v1_settings(limits: &Limits) -> Vec<(&'static str, &'static str, String)> {
     put("cpuset", "cpuset.cpus", limits.cpuset_cpus.clone());
     put("cpuset", "cpuset.mems", limits.cpuset_mems.clone());
     put("pids", "pids.max", limits.pids_max.map(number_or_max));
+    let text = |value: i64| value.to_string();
+    put("memory", "memory.soft_limit_in_bytes", limits.memory_reservation_bytes.map(text));
+    put("memory", "memory.swappiness", limits.memory_swappiness.map(|value| value.to_string()));
+    put("memory", "memory.oom_control", limits.oom_kill_disable.then(|| "1".to_owned()));
+    put("cpu", "cpu.rt_period_us", limits.cpu_rt_period_us.map(|value| value.to_string()));
+    put("cpu", "cpu.rt_runtime_us", limits.cpu_rt_runtime_us.map(text));
+    put("blkio", "blkio.weight", limits.io_weight.map(|weight| weight.to_string()));
+    for limit in &limits.io {
+        let file = match limit.kind {
+            IoKind::Weight => "blkio.weight_device",
+            IoKind::ReadBps => "blkio.throttle.read_bps_device",
+            IoKind::WriteBps => "blkio.throttle.write_bps_device",
+            IoKind::ReadIops => "blkio.throttle.read_iops_device",
+            IoKind::WriteIops => "blkio.throttle.write_iops_device",
+        };
+        put("blkio", file, Some(format!("{}:{} {}", limit.major, limit.minor, limit.value)));
+    }
     for rule in &limits.devices {
         let file = if rule.allow { "devices.allow" } else { "devices.deny" };
         put("devices", file, Some(rule.to_string()));
@@ -344,7 +404,49 @@ fn v2_settings(limits: &Limits) -> Vec<(&'static str, String)> {
     put("cpuset.cpus", limits.cpuset_cpus.clone());
     put("cpuset.mems", limits.cpuset_mems.clone());
     put("pids.max", limits.pids_max.map(number_or_max));
+    put("memory.low", limits.memory_reservation_bytes.map(number_or_max));
+    put("io.weight", limits.io_weight.map(|weight| format!("default {}", io_weight(weight.into()))));
+    for limit in &limits.io {
+        let (file, value) = match limit.kind {
+            IoKind::Weight => ("io.weight", io_weight(limit.value).to_string()),
+            IoKind::ReadBps => ("io.max", format!("rbps={}", limit.value)),
+            IoKind::WriteBps => ("io.max", format!("wbps={}", limit.value)),
+            IoKind::ReadIops => ("io.max", format!("riops={}", limit.value)),
+            IoKind::WriteIops => ("io.max", format!("wiops={}", limit.value)),
+        };
+        put(file, Some(format!("{}:{} {value}", limit.major, limit.minor)));
+    }
     settings
+}
+
+/// The ranges of the two versions, 10 to 1000 and 1 to 10000, laid over each other.
+fn io_weight(weight: u64) -> u64 {
+    1 + weight.clamp(10, 1000).saturating_sub(10) * 9999 / 990
+}
+
+/// What v2 has no file for.
+fn v2_refused(limits: &Limits) -> io::Result<()> {
+    let refused = [
+        (limits.memory_swappiness.is_some(), "memory swappiness"),
+        (limits.oom_kill_disable, "disabling the OOM killer"),
+        (limits.cpu_rt_runtime_us.is_some() || limits.cpu_rt_period_us.is_some(), "real-time processor time"),
+    ];
+    match refused.iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => {
+            let text = format!("control groups v2, which this host uses, know no limit of {what}");
+            Err(io::Error::new(io::ErrorKind::Unsupported, text))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The weights of v1 belong to the scheduler: BFQ's have a name of their own.
+fn either(directory: &Path, file: &str) -> PathBuf {
+    let named = directory.join(file);
+    match file.strip_prefix("blkio.weight") {
+        Some(rest) if !named.exists() => directory.join(format!("blkio.bfq.weight{rest}")),
+        _ => named,
+    }
 }
 
 /// v1 limits memory and swap together, v2 swap alone.
@@ -379,6 +481,10 @@ fn missing(controller: &str) -> io::Error {
 fn set(file: &Path, value: &str) -> io::Result<()> {
     let name = || file.file_name().unwrap_or_default().to_string_lossy();
     write(file, value).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if file.parent().is_some_and(Path::exists) => io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("the kernel of this host has no {}, so it cannot be set to {value}", name()),
+        ),
         io::ErrorKind::NotFound => missing(name().split('.').next().unwrap_or_default()),
         kind => io::Error::new(kind, format!("cannot set {} to {value}: {error}", name())),
     })

@@ -83,6 +83,18 @@ pub fn copy_tree_at(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
     Ok(rustix::mount::open_tree(CWD, path, flags)?)
 }
 
+/// [`copy_tree_at`] of what `path` leads to in the mount namespace behind the file `namespace`. Only for a process with a
+/// single thread, which is for a moment in that namespace.
+pub fn copy_tree_in(namespace: &Path, path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    let theirs = std::fs::File::open(namespace)?;
+    let own = std::fs::File::open("/proc/self/ns/mnt")?;
+    move_into_link_name_space(theirs.as_fd(), Some(LinkNameSpaceType::Mount))?;
+    let tree = copy_tree_at(path, recursive);
+    move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Mount))?;
+    tree
+}
+
 /// Attaches the detached `mount` on top of the open file or directory `target`.
 pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;

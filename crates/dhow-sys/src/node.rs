@@ -106,3 +106,8 @@ pub fn entry_xattrs(dir: &impl AsFd, name: &OsStr) -> io::Result<Vec<(Vec<u8>, V
     }
     Ok(xattrs)
 }
+
+/// Major and minor number of a device, from what `stat` calls it.
+pub fn device_numbers(device: u64) -> (u32, u32) {
+    (rustix::fs::major(device), rustix::fs::minor(device))
+}

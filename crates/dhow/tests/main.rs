@@ -38,6 +38,7 @@ mod image_commands;
 mod image_formats;
 mod images;
 mod life_cycles;
+mod limits;
 mod login;
 mod mischief;
 mod mounts;

@@ -40,6 +40,15 @@ impl Surroundings {
             cpuset_cpus,
             cpuset_mems,
             pids_max,
+            // No step of a build can ask for these.
+            memory_reservation_bytes: _,
+            memory_swappiness: _,
+            oom_kill_disable: _,
+            cpu_rt_runtime_us: _,
+            cpu_rt_period_us: _,
+            io_weight: _,
+            io: _,
+            devices: _,
         } = resources.clone();
         Surroundings {
             hosts: hosts.clone(),
@@ -76,6 +85,7 @@ impl Surroundings {
                 cpuset_cpus: own.cpuset_cpus,
                 cpuset_mems: own.cpuset_mems,
                 pids_max: own.pids_max,
+                ..Resources::default()
             },
         }
     }

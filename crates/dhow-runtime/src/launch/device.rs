@@ -43,7 +43,11 @@ pub(super) fn populate(dev: BorrowedFd<'_>, own: &[LinuxDevice], bind: bool) -> 
     for device in own {
         let path = device.path();
         Node::of(device)
-            .and_then(|node| node.make(&root, bind))
+            .and_then(|node| {
+                // One that is always there is taken from the host when that is asked for.
+                root.remove_tree(node.path)?;
+                node.make(&root, bind)
+            })
             .step(format_args!("cannot create device {}", path.display()))?;
     }
     // Not every kernel shows its memory, and a link to nothing helps nobody.

@@ -8,10 +8,13 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use dhow_sys::cgroup::{Cgroup, DeviceKind, DeviceRule, Limits};
+use dhow_sys::cgroup::{Cgroup, DeviceKind, DeviceRule, IoKind, IoLimit, Limits};
 use dhow_sys::process::{self, Child, CloneNamespaces, Cloned};
 use dhow_sys::{mount, tty};
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxDeviceCgroup, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType,
+    LinuxThrottleDevice, Spec,
+};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -34,7 +37,7 @@ impl Runtime for Native {
         let cgroup = make_cgroup(creation.spec)?;
         let (ours, theirs) = Sync::pair()?;
         let shim = process::open_pidfd(std::process::id() as i32).step("cannot open the shim's own pidfd")?;
-        enter_pid_namespace(creation.spec)?;
+        let own_pids = enter_pid_namespace(creation.spec)?;
         match process::clone(own_namespaces(creation.spec)).step("cannot create the container's process")? {
             Cloned::Child => {
                 drop(ours);
@@ -43,6 +46,11 @@ impl Runtime for Native {
             }
             Cloned::Parent(child) => {
                 drop(theirs);
+                if let Some(own) = own_pids {
+                    // Whose children go elsewhere cannot have threads, and the network is set up on one.
+                    move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))
+                        .step("cannot come back to the shim's own process namespace")?;
+                }
                 let unstarted = Unstarted { child: Some(child), cgroup: cgroup.clone() };
                 let child = unstarted.child.as_ref().expect("just put there");
                 cgroup.add(child.pid).step("cannot join the control group")?;
@@ -153,8 +161,38 @@ fn limits(spec: &Spec) -> Limits {
         cpuset_cpus: cpu.and_then(|cpu| cpu.cpus().clone()),
         cpuset_mems: cpu.and_then(|cpu| cpu.mems().clone()),
         pids_max: resources.pids().as_ref().map(|pids| pids.limit()),
+        memory_reservation_bytes: memory.and_then(|memory| memory.reservation()),
+        memory_swappiness: memory.and_then(|memory| memory.swappiness()),
+        oom_kill_disable: memory.and_then(|memory| memory.disable_oom_killer()).unwrap_or(false),
+        cpu_rt_runtime_us: cpu.and_then(|cpu| cpu.realtime_runtime()),
+        cpu_rt_period_us: cpu.and_then(|cpu| cpu.realtime_period()),
+        io_weight: resources.block_io().as_ref().and_then(|io| io.weight()),
+        io: resources.block_io().as_ref().map(io_limits).unwrap_or_default(),
         devices: resources.devices().iter().flatten().map(device_rule).collect(),
     }
+}
+
+fn io_limits(io: &LinuxBlockIo) -> Vec<IoLimit> {
+    let weights = io.weight_device().iter().flatten().map(|device| IoLimit {
+        kind: IoKind::Weight,
+        major: device.major(),
+        minor: device.minor(),
+        value: device.weight().unwrap_or_default().into(),
+    });
+    let throttles = [
+        (IoKind::ReadBps, io.throttle_read_bps_device()),
+        (IoKind::WriteBps, io.throttle_write_bps_device()),
+        (IoKind::ReadIops, io.throttle_read_iops_device()),
+        (IoKind::WriteIops, io.throttle_write_iops_device()),
+    ];
+    let throttles = throttles.into_iter().flat_map(|(kind, devices)| {
+        let limit = move |device: &LinuxThrottleDevice| {
+            let (major, minor, value) = (device.major(), device.minor(), device.rate());
+            IoLimit { kind, major, minor, value }
+        };
+        devices.iter().flatten().map(limit)
+    });
+    weights.chain(throttles).collect()
 }
 
 fn device_rule(rule: &LinuxDeviceCgroup) -> DeviceRule {
@@ -213,11 +251,16 @@ fn join(kind: LinkNameSpaceType, path: &Path) -> Result<(), StartError> {
 }
 
 /// A pid namespace takes effect for children, so it is joined by the one who clones.
-fn enter_pid_namespace(spec: &Spec) -> Result<(), StartError> {
+/// Returns the way back.
+fn enter_pid_namespace(spec: &Spec) -> Result<Option<File>, StartError> {
     let mut foreign = foreign_namespaces(spec);
     match foreign.find(|(kind, _)| *kind == LinuxNamespaceType::Pid) {
-        Some((_, path)) => join(LinkNameSpaceType::ProcessID, path),
-        None => Ok(()),
+        Some((_, path)) => {
+            let own = File::open("/proc/self/ns/pid").step("cannot open the shim's own process namespace")?;
+            join(LinkNameSpaceType::ProcessID, path)?;
+            Ok(Some(own))
+        }
+        None => Ok(None),
     }
 }
 

@@ -16,6 +16,7 @@ use dhow_sys::{beneath::Root, mount, overlay};
 use oci_spec::runtime::{Spec, UserBuilder};
 
 use super::native::identity_in;
+use super::rootfs;
 use super::step::Step;
 use super::{Created, Creation, Running, Runtime, StdioPlan, cgroup_of, sync};
 use crate::{Bundle, RootMount, StartError};
@@ -110,8 +111,40 @@ impl Call {
                 process.set_capabilities(Some(capabilities));
             }
         }
+        self.make_special_mounts(&mut spec)?;
         spec.save(self.folder.join("config.json")).step("cannot write the runtime's config.json")?;
         Ok(spec)
+    }
+
+    /// Makes those mounts that the runtime specification has no words for, in the shim's own mount namespace, and leaves
+    /// the binary plain ones.
+    fn make_special_mounts(&self, spec: &mut Spec) -> Result<(), StartError> {
+        let folder = self.folder.join("mounts");
+        let mut entries = spec.mounts().clone().unwrap_or_default();
+        for (number, entry) in entries.iter_mut().enumerate() {
+            let destination = entry.destination().display().to_string();
+            let mut step = || -> std::io::Result<()> {
+                let point = folder.join(number.to_string());
+                let stack = folder.join(format!("{number}-stack"));
+                fs::create_dir_all(&stack)?;
+                let Some((tree, options)) = rootfs::special(entry, &stack)? else { return Ok(()) };
+                let is_dir = File::from(tree.try_clone()?).metadata()?.is_dir();
+                if is_dir {
+                    fs::create_dir_all(&point)?;
+                } else {
+                    File::create(&point)?;
+                }
+                let target = rustix::fs::open(&point, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
+                mount::attach(tree.as_fd(), target.as_fd())?;
+                entry.set_typ(Some("bind".into()));
+                entry.set_source(Some(point));
+                entry.set_options(Some(options));
+                Ok(())
+            };
+            step().step(format_args!("error mounting to rootfs at {destination}"))?;
+        }
+        spec.set_mounts(Some(entries));
+        Ok(())
     }
 
     fn command(&self) -> Command {

@@ -86,6 +86,10 @@ impl Target<'_> {
         if let Some(score) = self.process.oom_score_adj() {
             std::fs::write("/proc/self/oom_score_adj", score.to_string()).step("cannot set oom_score_adj")?;
         }
+        if let Some(profile) = self.process.apparmor_profile() {
+            std::fs::write("/proc/self/attr/exec", format!("exec {profile}"))
+                .step(format_args!("cannot set the AppArmor profile {profile}"))?;
+        }
         process::new_session_keyring().step("cannot join a session keyring")?;
         enter_cwd(self.process.cwd())?;
         let env = self.environment();

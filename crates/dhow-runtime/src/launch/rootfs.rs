@@ -18,7 +18,7 @@ use rustix::mount::MountAttrFlags;
 
 use super::device;
 use super::step::Step;
-use crate::spec::SUBPATH;
+use crate::spec::{MOUNT_NAMESPACE, SUBPATH};
 use crate::{MemoryFile, RootMount, StartError};
 
 /// What the root file system is made of.
@@ -74,24 +74,13 @@ impl Plan<'_> {
         let mut shared = Vec::new();
         for entry in self.spec.mounts().iter().flatten() {
             let options = Options::parse(entry.options().as_deref().unwrap_or_default());
-            if options.bind && matches!(options.propagation, Some((Propagation::Shared, _))) {
-                let tree = self.bind_source(entry, &options).map_err(|error| in_mount(entry, error))?;
+            let is_shared = matches!(options.propagation, Some((Propagation::Shared, _)));
+            if options.bind && (is_shared || options.value(MOUNT_NAMESPACE).is_some()) {
+                let tree = bind_source(entry, &options).map_err(|error| in_mount(entry, error))?;
                 shared.push((entry.destination().clone(), tree));
             }
         }
         Ok(shared)
-    }
-
-    /// A copy of what a bind mount shows.
-    fn bind_source(&self, entry: &Mount, options: &Options) -> io::Result<OwnedFd> {
-        let source = entry.source().as_deref().unwrap_or(Path::new(""));
-        match options.subpath() {
-            None => mount::copy_tree_at(source, options.recursive),
-            Some(subpath) => {
-                let open = Root::open(source)?.open_with(Path::new(subpath), rustix::fs::OFlags::PATH)?;
-                mount::copy_tree(open.as_fd(), options.recursive)
-            }
-        }
     }
 
     /// Stacks folders and shows what lies at `subpath`.
@@ -211,7 +200,7 @@ impl Plan<'_> {
                 let opened = shared.iter().find(|(destination, _)| destination == entry.destination());
                 let tree = match opened {
                     Some((_, tree)) => tree.try_clone()?,
-                    None => self.bind_source(entry, &options)?,
+                    None => bind_source(entry, &options)?,
                 };
                 options.set_on(&tree)?;
                 tree
@@ -364,9 +353,9 @@ impl Options {
         parsed
     }
 
-    /// What of the source is shown, if not all.
-    fn subpath(&self) -> Option<&str> {
-        self.data.iter().find(|(key, _)| key == SUBPATH)?.1.as_deref()
+    /// The value of an option that is not the kernel's.
+    fn value(&self, key: &str) -> Option<&str> {
+        self.data.iter().find(|(known, _)| known == key)?.1.as_deref()
     }
 
     /// Gives the copy of a bind mount's source its attributes.
@@ -448,6 +437,46 @@ fn bind(directory: &Path, attributes: MountAttrFlags) -> io::Result<OwnedFd> {
     let tree = mount::copy_tree_at(directory, false)?;
     mount::set_attributes(tree.as_fd(), Attributes::set(attributes), false)?;
     Ok(tree)
+}
+
+/// What a mount shows of which only we know how, and those of its options that everybody knows. `None`: nothing special
+/// about it. `point` is a folder of our own mount namespace where nobody looks.
+pub(super) fn special(entry: &Mount, point: &Path) -> io::Result<Option<(OwnedFd, Vec<String>)>> {
+    let texts = entry.options().clone().unwrap_or_default();
+    let options = Options::parse(&texts);
+    if options.bind && texts.iter().any(|option| option.starts_with("x-dhow.")) {
+        let plain = texts.into_iter().filter(|option| !option.starts_with("x-dhow.")).collect();
+        return Ok(Some((bind_source(entry, &options)?, plain)));
+    }
+    if entry.typ().as_deref() != Some("overlay") {
+        return Ok(None);
+    }
+    let lowers = options.data.iter().filter(|(key, _)| key == "lowerdir+");
+    let lowers: Vec<overlay::Layer<'_>> = lowers
+        .filter_map(|(_, value)| value.as_deref())
+        .map(|path| overlay::Layer::Path(Path::new(path)))
+        .collect();
+    let stack: OwnedFd =
+        overlay::mount(&lowers, None, overlay::Options::default()).map_err(io::Error::other)?.into();
+    mount::attach(stack.as_fd(), File::open(point)?.as_fd())?;
+    let subpath = entry.source().as_deref().unwrap_or(Path::new(""));
+    let part = Root::from_fd(stack).open_with(subpath, rustix::fs::OFlags::PATH)?;
+    Ok(Some((mount::copy_tree(part.as_fd(), false)?, vec!["bind".into(), "ro".into(), "rprivate".into()])))
+}
+
+/// A copy of what a bind mount shows.
+fn bind_source(entry: &Mount, options: &Options) -> io::Result<OwnedFd> {
+    let source = entry.source().as_deref().unwrap_or(Path::new(""));
+    if let Some(namespace) = options.value(MOUNT_NAMESPACE) {
+        return mount::copy_tree_in(Path::new(namespace), source, options.recursive);
+    }
+    match options.value(SUBPATH) {
+        None => mount::copy_tree_at(source, options.recursive),
+        Some(subpath) => {
+            let open = Root::open(source)?.open_with(Path::new(subpath), rustix::fs::OFlags::PATH)?;
+            mount::copy_tree(open.as_fd(), options.recursive)
+        }
+    }
 }
 
 /// Opens what `path` leads to inside the container, making it (and the directories above) if it is missing.

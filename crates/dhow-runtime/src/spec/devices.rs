@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::container::{DeviceAccess, DeviceNode};
+
 const DEV: &str = "/dev";
 /// What a container has of its own, and what is of a terminal or process and not of the machine.
 const OWN: [&str; 16] = [
@@ -17,6 +19,25 @@ const OWN: [&str; 16] = [
 /// Folders below folders that are looked into.
 const DEPTH_MAX: usize = 8;
 const MODE_BITS: u32 = 0o7777;
+
+/// A node in the words of the runtime configuration.
+pub(super) fn node(device: &DeviceNode) -> Value {
+    json!({
+        "path": device.path, "type": device.kind.to_string(), "major": device.major, "minor": device.minor,
+        "fileMode": device.mode, "uid": device.uid, "gid": device.gid,
+    })
+}
+
+/// What may be used, in the same words.
+pub(super) fn rule(device: &DeviceAccess) -> Value {
+    let mut rule = json!({ "allow": true, "type": device.kind.to_string(), "access": device.access });
+    for (key, number) in [("major", device.major), ("minor", device.minor)] {
+        if let Some(number) = number {
+            rule[key] = number.into();
+        }
+    }
+    rule
+}
 
 /// All of them, in the order of their names.
 pub(super) fn of_host() -> io::Result<Vec<Value>> {

@@ -2,6 +2,7 @@
 
 mod defaults;
 mod devices;
+mod profile;
 mod seccomp;
 
 use std::path::{Path, PathBuf};
@@ -11,8 +12,8 @@ use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 use crate::container::{
-    BindHow, ContainerSpec, IdRange, MountSpec, NamespaceChoice, Propagation, Resources, Rlimit,
-    SeccompChoice,
+    BindHow, ContainerSpec, IdRange, IoKind, IoLimit, MountSpec, NamespaceChoice, Propagation, Resources,
+    Rlimit, SeccompChoice,
 };
 
 /// The annotation that asks for our own init as process 1.
@@ -23,6 +24,9 @@ pub(crate) const ANNOTATION_GROUPS: &str = "build.dhow.groups";
 /// The option of a bind mount that says what of its source is shown. As the name's beginning tells, it is for whoever
 /// makes the mount and not for the kernel.
 pub(crate) const SUBPATH: &str = "x-dhow.subpath";
+
+/// The option of a bind mount that says in which mount namespace its source is looked for.
+pub(crate) const MOUNT_NAMESPACE: &str = "x-dhow.mountns";
 
 /// The parent of all cgroups of containers.
 const CGROUP_PARENT: &str = "/dhow";
@@ -51,6 +55,9 @@ pub enum SpecError {
         /// As given.
         path: String,
     },
+    /// The user's seccomp profile makes no sense.
+    #[error("Decoding seccomp profile failed: {0}")]
+    Seccomp(String),
     /// The devices of this machine cannot be listed.
     #[error("cannot list the devices in /dev")]
     Devices(#[source] std::io::Error),
@@ -76,6 +83,15 @@ impl ContainerSpec {
             "annotations": self.annotations(),
             "linux": self.linux(capabilities)?,
         });
+        if !self.domainname.is_empty() && self.namespaces.uts == NamespaceChoice::Private {
+            spec["domainname"] = self.domainname.as_str().into();
+        }
+        if let Some(score) = self.oom_score_adj {
+            spec["process"]["oomScoreAdj"] = score.into();
+        }
+        if !self.apparmor_profile.is_empty() {
+            spec["process"]["apparmorProfile"] = self.apparmor_profile.as_str().into();
+        }
         if !self.hostname.is_empty() && self.namespaces.uts == NamespaceChoice::Private {
             spec["hostname"] = self.hostname.as_str().into();
         }
@@ -143,6 +159,10 @@ impl ContainerSpec {
             mounts.retain(|known| known["destination"].as_str() != Some(mount.target()));
             mounts.push(user_mount(mount)?);
         }
+        if self.no_shm {
+            let of_ipc = |known: &Value| known["destination"] == "/dev/shm" && known["source"] == "shm";
+            mounts.retain(|known| known["type"] != "mqueue" && !of_ipc(known));
+        }
         if self.namespaces.ipc == NamespaceChoice::Host {
             mounts.retain(|known| known["type"] != "mqueue");
         }
@@ -150,7 +170,7 @@ impl ContainerSpec {
     }
 
     fn annotations(&self) -> Value {
-        let mut annotations = json!({});
+        let mut annotations = json!(self.annotations);
         if self.init {
             annotations[ANNOTATION_INIT] = "true".into();
         }
@@ -168,12 +188,17 @@ impl ContainerSpec {
             "resources": resources(&self.resources, self.privileged),
             "sysctl": self.sysctls,
         });
-        if !self.privileged {
+        linux["devices"] = self.devices.iter().map(devices::node).collect();
+        if !self.privileged && !self.unmasked {
             linux["maskedPaths"] = json!(defaults::MASKED_PATHS);
             linux["readonlyPaths"] = json!(defaults::READONLY_PATHS);
-        } else if self.id_map.is_none() {
+        }
+        if self.privileged && self.id_map.is_none() {
             // Without root there is nothing that could be done with them.
-            linux["devices"] = devices::of_host().map_err(SpecError::Devices)?.into();
+            let mut all = devices::of_host().map_err(SpecError::Devices)?;
+            all.retain(|known| self.devices.iter().all(|own| known["path"] != json!(own.path)));
+            all.extend(self.devices.iter().map(devices::node));
+            linux["devices"] = all.into();
         }
         match &self.seccomp {
             SeccompChoice::Default if !self.privileged => {
@@ -181,6 +206,8 @@ impl ContainerSpec {
             }
             SeccompChoice::Default | SeccompChoice::Unconfined => {}
             SeccompChoice::Profile(profile) => linux["seccomp"] = serde_json::to_value(profile)?,
+            SeccompChoice::Docker(_) if self.privileged => {}
+            SeccompChoice::Docker(text) => linux["seccomp"] = profile::resolve(text, capabilities)?,
         }
         if let Some(map) = &self.id_map {
             linux["uidMappings"] = map.uids.iter().map(id_mapping).collect();
@@ -301,9 +328,23 @@ fn rlimit(rlimit: &Rlimit) -> Result<Value, SpecError> {
 fn resources(resources: &Resources, privileged: bool) -> Value {
     // Without a word about swap, Docker allows as much of it as of memory.
     let swap = resources.memory_swap_bytes.or(resources.memory_bytes.map(|bytes| bytes.saturating_mul(2)));
-    let mut value = json!({ "devices": defaults::devices(privileged) });
-    if resources.memory_bytes.is_some() || swap.is_some() {
-        value["memory"] = present(json!({ "limit": resources.memory_bytes, "swap": swap }));
+    let mut devices = defaults::devices(privileged);
+    if !privileged {
+        devices.extend(resources.devices.iter().map(devices::rule));
+    }
+    let mut value = json!({ "devices": devices });
+    value["memory"] = present(json!({
+        "limit": resources.memory_bytes,
+        "swap": swap,
+        "reservation": resources.memory_reservation_bytes,
+        "swappiness": resources.memory_swappiness,
+        "disableOOMKiller": resources.oom_kill_disable.then_some(true),
+    }));
+    value["blockIO"] = block_io(resources);
+    for part in ["memory", "blockIO"] {
+        if value[part].as_object().is_some_and(|fields| fields.is_empty()) {
+            value.as_object_mut().map(|fields| fields.remove(part));
+        }
     }
     value["cpu"] = present(json!({
         "shares": resources.cpu_shares,
@@ -311,11 +352,31 @@ fn resources(resources: &Resources, privileged: bool) -> Value {
         "period": resources.cpu_period_us,
         "cpus": resources.cpuset_cpus,
         "mems": resources.cpuset_mems,
+        "realtimePeriod": resources.cpu_rt_period_us,
+        "realtimeRuntime": resources.cpu_rt_runtime_us,
     }));
     if let Some(limit) = resources.pids_max {
         value["pids"] = json!({ "limit": limit });
     }
     value
+}
+
+fn block_io(resources: &Resources) -> Value {
+    let of = |kind: IoKind, word: &str| {
+        let limits = resources.io.iter().filter(|limit| limit.kind == kind);
+        let entry =
+            |limit: &IoLimit| json!({ "major": limit.major, "minor": limit.minor, word: limit.value });
+        let entries: Vec<Value> = limits.map(entry).collect();
+        (!entries.is_empty()).then_some(entries)
+    };
+    present(json!({
+        "weight": resources.io_weight,
+        "weightDevice": of(IoKind::Weight, "weight"),
+        "throttleReadBpsDevice": of(IoKind::ReadBps, "rate"),
+        "throttleWriteBpsDevice": of(IoKind::WriteBps, "rate"),
+        "throttleReadIOPSDevice": of(IoKind::ReadIops, "rate"),
+        "throttleWriteIOPSDevice": of(IoKind::WriteIops, "rate"),
+    }))
 }
 
 /// Without the fields that are null.

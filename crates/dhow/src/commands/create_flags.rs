@@ -8,16 +8,18 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgAction;
 use dhow_engine::containers::{
-    ContainerPort, CreateRequest, HostConfig, Limits, MountRequest, PortMapping, Ulimit, parse_mount,
-    parse_tmpfs, parse_volume,
+    ContainerPort, CreateRequest, HostConfig, Limits, MountRequest, MountSource, PortMapping, Ulimit,
+    parse_mount, parse_tmpfs, parse_volume,
 };
 use dhow_oci::Platform;
 use dhow_template::units::ram_in_bytes;
 
+use super::isolation_flags::IsolationFlags;
 use super::life_flags::LifeFlags;
+use super::limit_flags::LimitFlags;
 use super::log_flags::LogFlags;
 use super::network_flags::{NetworkFlags, Networks};
-use super::refused_flags::RefusedFlags;
+use super::refused_flags::{ForeignFlags, RefusedFlags};
 use crate::error::CliError;
 
 /// The longest line of an `--env-file` or `--label-file`.
@@ -117,9 +119,6 @@ pub(crate) struct CreateFlags {
     /// Do not let the root file system be written
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, hide_possible_values = true, action = ArgAction::Set)]
     read_only: bool,
-    /// Security option: no-new-privileges, seccomp=unconfined (can be repeated)
-    #[arg(long, value_name = "OPTION")]
-    security_opt: Vec<String>,
     /// Memory limit, such as 512m
     #[arg(short, long, value_name = "BYTES")]
     memory: Option<String>,
@@ -153,21 +152,6 @@ pub(crate) struct CreateFlags {
     /// Size of /dev/shm
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<String>,
-    /// Use the processes of the host: host
-    #[arg(long, value_name = "MODE")]
-    pid: Option<String>,
-    /// System V IPC: private or host
-    #[arg(long, value_name = "MODE")]
-    ipc: Option<String>,
-    /// Host name: host to share the host's
-    #[arg(long, value_name = "MODE")]
-    uts: Option<String>,
-    /// View of control groups: private or host
-    #[arg(long, value_name = "MODE")]
-    cgroupns: Option<String>,
-    /// User namespace: host
-    #[arg(long, value_name = "MODE")]
-    userns: Option<String>,
     /// Signal that asks the container to stop
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
@@ -197,7 +181,16 @@ pub(crate) struct CreateFlags {
     #[command(flatten)]
     life: LifeFlags,
     #[command(flatten)]
+    isolation: IsolationFlags,
+    #[command(flatten)]
+    more_limits: LimitFlags,
+    /// Driver of volumes that have to be made: local
+    #[arg(long, value_name = "DRIVER")]
+    volume_driver: Option<String>,
+    #[command(flatten)]
     refused: RefusedFlags,
+    #[command(flatten)]
+    foreign: ForeignFlags,
     /// Print help
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
@@ -249,9 +242,7 @@ impl CreateFlags {
     /// What is asked for. `detached` says that nobody will be attached to standard input.
     pub(crate) fn request(&self, detached: bool) -> Result<CreateRequest, CliError> {
         self.refused.check()?;
-        if let Some(mode) = self.userns.as_deref().filter(|mode| *mode != "host" && !mode.is_empty()) {
-            return Err(unsupported(&format!("--userns {mode}")));
-        }
+        self.foreign.check()?;
         let folder = std::env::current_dir()
             .map_err(|error| CliError::new(format!("cannot tell the current directory: {error}")))?;
         let networks = self.networks.networks()?;
@@ -288,7 +279,7 @@ impl CreateFlags {
             let mappings = PortMapping::parse(text);
             mappings.map_err(|error| CliError::new(format!("invalid publish specification {text}: {error}")))
         });
-        let security = Security::parse(&self.security_opt)?;
+        let isolation = self.isolation.isolation()?;
         Ok(HostConfig {
             hostname: self.hostname.clone(),
             tty: self.tty,
@@ -307,13 +298,14 @@ impl CreateFlags {
             cap_drop: self.cap_drop.clone(),
             privileged: self.privileged,
             read_only: self.read_only,
-            no_new_privileges: security.no_new_privileges,
-            seccomp_unconfined: security.seccomp_unconfined,
+            no_new_privileges: isolation.no_new_privileges,
+            seccomp_unconfined: isolation.seccomp_unconfined,
             init: self.init,
-            pid_host: is_host("--pid", self.pid.as_deref(), "private")?,
-            ipc_host: is_host("--ipc", self.ipc.as_deref(), "private")?,
-            uts_host: is_host("--uts", self.uts.as_deref(), "private")?,
-            cgroup_host: is_host("--cgroupns", self.cgroupns.as_deref(), "private")?,
+            pid_host: isolation.pid_host,
+            ipc_host: isolation.ipc_host,
+            uts_host: isolation.uts_host,
+            cgroup_host: isolation.cgroup_host,
+            rare: isolation.rare,
             limits: self.limits()?,
             ulimits: self.ulimit.clone(),
             sysctls: self.sysctls()?,
@@ -331,7 +323,7 @@ impl CreateFlags {
         };
         // In Docker, 0 is as good as nothing said.
         let said = |value: i64| (value != 0).then_some(value);
-        Ok(Limits {
+        self.more_limits.add_to(Limits {
             memory_bytes: self
                 .memory
                 .as_ref()
@@ -350,6 +342,7 @@ impl CreateFlags {
             cpu_period_us: self.cpu_period.filter(|period| *period != 0),
             cpuset_cpus: self.cpuset_cpus.clone().filter(|text| !text.is_empty()),
             pids_max: self.pids_limit.and_then(said),
+            ..Limits::default()
         })
     }
 
@@ -379,7 +372,11 @@ impl CreateFlags {
     fn mounts(&self, folder: &Path) -> Result<Vec<MountRequest>, CliError> {
         let mut mounts = Vec::new();
         for text in &self.volume {
-            mounts.push(parse_volume(text, folder)?);
+            let mut mount = parse_volume(text, folder)?;
+            if let (MountSource::Volume(volume), Some(driver)) = (&mut mount.source, &self.volume_driver) {
+                volume.driver.clone_from(driver);
+            }
+            mounts.push(mount);
         }
         for text in &self.mount {
             let fields = dhow_engine::csv_fields(text).map_err(|reason| {
@@ -404,31 +401,6 @@ impl CreateFlags {
     }
 }
 
-/// What `--security-opt` says.
-#[derive(Default)]
-struct Security {
-    no_new_privileges: bool,
-    seccomp_unconfined: bool,
-}
-
-impl Security {
-    fn parse(options: &[String]) -> Result<Security, CliError> {
-        let mut security = Security::default();
-        for option in options {
-            match option.replacen(':', "=", 1).as_str() {
-                "no-new-privileges" | "no-new-privileges=true" => security.no_new_privileges = true,
-                "no-new-privileges=false" => security.no_new_privileges = false,
-                "seccomp=unconfined" => security.seccomp_unconfined = true,
-                "seccomp=builtin" => security.seccomp_unconfined = false,
-                // What dhow does anyway.
-                "apparmor=unconfined" | "label=disable" => {}
-                _ => return Err(unsupported(&format!("--security-opt {option}"))),
-            }
-        }
-        Ok(security)
-    }
-}
-
 /// What `--env-file` and `--env` say, in this order.
 pub(crate) fn environment(files: &[PathBuf], variables: &[String]) -> Result<Vec<String>, CliError> {
     let mut env = Vec::new();
@@ -449,15 +421,6 @@ pub(crate) fn environment(files: &[PathBuf], variables: &[String]) -> Result<Vec
 
 pub(crate) fn unsupported(what: &str) -> CliError {
     CliError::new(format!("{what} is not supported yet"))
-}
-
-fn is_host(flag: &str, mode: Option<&str>, own: &str) -> Result<bool, CliError> {
-    match mode {
-        None | Some("") => Ok(false),
-        Some("host") => Ok(true),
-        Some(mode) if mode == own => Ok(false),
-        Some(mode) => Err(unsupported(&format!("{flag} {mode}"))),
-    }
 }
 
 pub(crate) fn bytes(flag: &str, text: &str) -> Result<u64, CliError> {

@@ -26,32 +26,68 @@ macro_rules! refused {
 }
 
 refused! {
-    annotation "annotation",
-    blkio_weight "blkio-weight",
-    blkio_weight_device "blkio-weight-device",
     cgroup_parent "cgroup-parent",
-    cpu_count "cpu-count",
-    cpu_percent "cpu-percent",
-    cpu_rt_period "cpu-rt-period",
-    cpu_rt_runtime "cpu-rt-runtime",
-    cpuset_mems "cpuset-mems",
-    device "device",
-    device_cgroup_rule "device-cgroup-rule",
-    device_read_bps "device-read-bps",
-    device_read_iops "device-read-iops",
-    device_write_bps "device-write-bps",
-    device_write_iops "device-write-iops",
-    domainname "domainname",
-    gpus "gpus",
-    io_maxbandwidth "io-maxbandwidth",
-    io_maxiops "io-maxiops",
-    isolation "isolation",
-    kernel_memory "kernel-memory",
-    memory_reservation "memory-reservation",
-    memory_swappiness "memory-swappiness",
-    oom_kill_disable "oom-kill-disable",
-    oom_score_adj "oom-score-adj",
-    storage_opt "storage-opt",
-    use_api_socket "use-api-socket",
-    volume_driver "volume-driver",
+}
+
+/// Flags that ask for what no Linux container of dhow has, each refused with its reason.
+#[derive(clap::Args, Debug)]
+pub(crate) struct ForeignFlags {
+    #[arg(long, hide = true)]
+    cpu_count: Option<String>,
+    #[arg(long, hide = true)]
+    cpu_percent: Option<String>,
+    #[arg(long, hide = true)]
+    io_maxbandwidth: Option<String>,
+    #[arg(long, hide = true)]
+    io_maxiops: Option<String>,
+    #[arg(long, hide = true)]
+    isolation: Option<String>,
+    #[arg(long, hide = true)]
+    gpus: Option<String>,
+    #[arg(long, hide = true)]
+    storage_opt: Vec<String>,
+    #[arg(long, hide = true)]
+    use_api_socket: bool,
+    #[arg(long, hide = true)]
+    kernel_memory: Option<String>,
+}
+
+impl ForeignFlags {
+    pub(crate) fn check(&self) -> Result<(), CliError> {
+        // As in docker, 0 is as good as nothing said.
+        let said = |text: &Option<String>| text.as_deref().is_some_and(|text| text != "0");
+        let windows = [
+            ("--cpu-count", said(&self.cpu_count)),
+            ("--cpu-percent", said(&self.cpu_percent)),
+            ("--io-maxbandwidth", said(&self.io_maxbandwidth)),
+            ("--io-maxiops", said(&self.io_maxiops)),
+        ];
+        if let Some((flag, _)) = windows.iter().find(|(_, said)| *said) {
+            return Err(CliError::new(format!("{flag} is for Windows containers")));
+        }
+        match self.isolation.as_deref() {
+            None | Some("" | "default") => {}
+            Some(other) => {
+                return Err(CliError::new(format!("invalid isolation '{other}' on linux"))
+                    .hint("--isolation is for Windows containers"));
+            }
+        }
+        if self.gpus.is_some() {
+            return Err(CliError::new("could not select device driver \"\" with capabilities: [[gpu]]")
+                .hint("dhow has no drivers for --gpus; --device gives a container the device nodes"));
+        }
+        if let Some(option) = self.storage_opt.first() {
+            return Err(CliError::new(format!(
+                "--storage-opt {option}: --storage-opt is supported only for overlay over xfs with 'pquota' mount option"
+            ))
+            .hint("dhow sets no project quotas, whatever the file system"));
+        }
+        if self.use_api_socket {
+            return Err(CliError::new("--use-api-socket: there is no daemon whose socket could be mounted"));
+        }
+        match said(&self.kernel_memory) {
+            true => Err(CliError::new("--kernel-memory: kernels since 5.4 know no such limit")),
+            false => Ok(()),
+        }
+    }
 }
