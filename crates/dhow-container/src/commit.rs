@@ -15,7 +15,8 @@ use crate::record::{Container, State};
 use crate::volume::copy_tree;
 
 /// What the launcher makes in a root file system so that it can mount over it, deepest first.
-const MOUNT_POINTS: [&str; 7] = ["etc/resolv.conf", "etc/hosts", "etc/hostname", "etc", "proc", "sys", "dev"];
+pub(crate) const MOUNT_POINTS: [&str; 7] =
+    ["etc/resolv.conf", "etc/hosts", "etc/hostname", "etc", "proc", "sys", "dev"];
 
 /// An image to be made of a container.
 #[derive(Clone, Debug, Default)]

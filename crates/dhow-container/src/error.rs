@@ -404,6 +404,58 @@ pub enum SignalError {
     Io(#[from] DiskError),
 }
 
+/// Why files of a container were not copied.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// There is no such container.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// There is nothing of this name.
+    #[error("Could not find the file {path} in container {container}")]
+    NotFound {
+        /// The container.
+        container: String,
+        /// The path.
+        path: String,
+    },
+    /// A file where there has to be a directory.
+    #[error("not a directory: {0}")]
+    NotDirectory(String),
+    /// It ended while its files were looked at.
+    #[error("container {0} ended meanwhile, try again")]
+    Ended(String),
+    /// It was started while its files were about to be put together.
+    #[error("container {0} was started meanwhile, try again")]
+    Started(String),
+    /// What is mounted in it cannot be found.
+    #[error(transparent)]
+    Mount(Box<CreateError>),
+    /// Its user is not known.
+    #[error("cannot tell the user of the container: {0}")]
+    User(String),
+    /// The archive cannot be unpacked.
+    #[error(transparent)]
+    Apply(#[from] dhow_layer::ApplyError),
+    /// The archive cannot be written.
+    #[error(transparent)]
+    Write(#[from] dhow_layer::DiffError),
+    /// A copy that docker's rules do not allow.
+    #[error("{0}")]
+    Rule(String),
+    /// Its snapshot is gone.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// Its files cannot be looked at together.
+    #[error("cannot mount the files of the container")]
+    Overlay(#[from] dhow_sys::overlay::OverlayError),
+    /// The disk failed us.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The disk failed us.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
 /// Why a container was not removed.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {

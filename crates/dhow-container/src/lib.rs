@@ -4,9 +4,12 @@
 //! there each time, so any number of processes may work on the same containers and any of them may be killed.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod boot;
+mod changes;
 mod commit;
 mod containers;
+mod copy;
 mod create;
 mod create_mounts;
 mod error;
@@ -36,14 +39,18 @@ mod start;
 mod stats;
 mod top;
 mod usage;
+mod view;
 mod volume;
 mod volumes;
 
+pub use archive::{ArchiveIn, PathStat};
+pub use changes::{Change, ChangeKind};
 pub use commit::CommitRequest;
 pub use containers::{Containers, running_inits};
+pub use copy::CopyOptions;
 pub use create::Created;
 pub use error::{
-    CommitError, CreateError, DiskError, FindError, FindVolumeError, LogsError, RemoveError,
+    ArchiveError, CommitError, CreateError, DiskError, FindError, FindVolumeError, LogsError, RemoveError,
     RemoveVolumesError, RenameError, SignalError, StartError, VolumeError,
 };
 pub use exec::ExecError;

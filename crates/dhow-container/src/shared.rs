@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::containers::Containers;
-use crate::error::{DiskError, StartError, disk};
+use crate::error::{StartError, disk};
 use crate::rare::IpcShare;
 use crate::record::{Container, State};
 
@@ -26,7 +26,7 @@ impl Containers {
         }
         let path = self.bundle(&container.id).config();
         let text = fs::read(&path).map_err(disk("read", &path))?;
-        let damaged = |error: serde_json::Error| DiskError::from(disk("read", &path)(error.into()));
+        let damaged = |error: serde_json::Error| disk("read", &path)(error.into());
         let mut config: Value = serde_json::from_slice(&text).map_err(damaged)?;
         if let Some(name) = &rare.pid_of {
             let pid = self.donor(name, "PID namespace")?.1;

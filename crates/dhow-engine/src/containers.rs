@@ -18,6 +18,7 @@ pub use dhow_container::{
     VolumeMount, VolumeOptionError, VolumeRequest, VolumeUsage, parse_mount, parse_tmpfs, parse_volume,
     short_id,
 };
+pub use dhow_container::{ArchiveError, ArchiveIn, Change, ChangeKind, CopyOptions, PathStat};
 pub use dhow_container::{Processes, Sample, TopError};
 pub use dhow_image::FindError as FindImageError;
 pub use dhow_net::{

@@ -5,6 +5,7 @@
 //! environment and no clock; [`Settings`] tell it what it needs to know.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod build;
 mod build_cache;
 pub mod containers;

@@ -60,6 +60,11 @@ pub struct ApplyOptions {
     pub overlay: OverlayXattr,
     /// How much is too much.
     pub limits: Limits,
+    /// The folder below the target that entries go to, links on the way followed within the target. Empty is the target.
+    pub prefix: PathBuf,
+    /// A directory does not take the place of something else, nor the other way round, and the folder that entries go to
+    /// stays as it is.
+    pub keep_kinds: bool,
 }
 
 /// What came of a layer.
@@ -150,6 +155,16 @@ pub enum ApplyError {
     Parent {
         /// The supposed directory.
         path: PathBuf,
+    },
+    /// A directory in the way of something else, or something else in the way of a directory.
+    #[error("cannot overwrite {there} {} with {new}", Shown(path))]
+    Kind {
+        /// Where.
+        path: PathBuf,
+        /// What is there.
+        there: &'static str,
+        /// What comes.
+        new: &'static str,
     },
     /// An owner without a translation.
     #[error("{}: owner {id} has no place in the id map", Shown(path))]

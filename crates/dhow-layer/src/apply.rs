@@ -78,7 +78,12 @@ impl<R: BufRead> Applier<'_, R> {
         let path = layer_path(&entry.raw_path)
             .map_err(|reason| ApplyError::Path { path: entry.shown_path(), reason })?;
         self.count(entry)?;
+        if self.options.keep_kinds && path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let path = self.options.prefix.join(path);
         if self.options.whiteouts == Whiteouts::Literal {
+            self.check_kind(&path, entry)?;
             return self.create(&path, entry);
         }
         let name = path.file_name().unwrap_or_default().as_bytes();
@@ -97,6 +102,19 @@ impl<R: BufRead> Applier<'_, R> {
             Some(b"" | b"." | b"..") => Err(ApplyError::Path { path, reason: PathError::Reserved }),
             Some(hidden) => self.whiteout(&path.with_file_name(OsStr::from_bytes(hidden))),
             None => self.create(&path, entry),
+        }
+    }
+
+    fn check_kind(&self, path: &Path, entry: &Entry) -> Result<(), ApplyError> {
+        // A path that leads nowhere fails when it is made.
+        let there = if self.options.keep_kinds { self.root.stat(path).ok() } else { None };
+        let (old, new) = (there.as_ref().map(is_dir), entry.kind == EntryKind::Directory);
+        let word = |is_dir: bool| if is_dir { "directory" } else { "non-directory" };
+        match old {
+            Some(old) if old != new => {
+                Err(ApplyError::Kind { path: path.into(), there: word(old), new: word(new) })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -234,6 +252,7 @@ impl<R: BufRead> Applier<'_, R> {
             target: raw_target.clone(),
             reason,
         })?;
+        let target = self.options.prefix.join(target);
         if target == path {
             // A file linked to itself: replacing it would lose it.
             return self.root.stat(path).map(drop).map_err(at(path));

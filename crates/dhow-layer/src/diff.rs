@@ -140,6 +140,22 @@ pub fn write_tar_of(
     Ok(differ.finish()?.1)
 }
 
+/// Writes the file or folder `file` in `dir` as a plain archive in which it is called `name`: no name in it means "gone",
+/// and a link is written as one.
+pub fn write_tar_as(
+    dir: &OwnedFd,
+    file: &OsStr,
+    name: &OsStr,
+    output: impl Write,
+    options: &DiffOptions,
+) -> Result<TarSummary, DiffError> {
+    let output = BufWriter::with_capacity(READ_BYTES, output);
+    let mut differ = Differ::new(output, options, false);
+    differ.plain = true;
+    differ.in_child(name.as_bytes(), |differ| differ.visit(dir, file))?;
+    Ok(differ.finish()?.1)
+}
+
 /// Computes what the folder's stream is called, without storing it. Reading and hashing overlap.
 pub fn digests(dir: &Path, options: &DiffOptions) -> Result<LayerDigests, DiffError> {
     let (writer, mut reader) = ring();
@@ -186,6 +202,8 @@ struct Differ<'a, W: Write> {
     buffer: Vec<u8>,
     entries: u64,
     content_bytes: u64,
+    /// The files are as they are seen, not a layer of them.
+    plain: bool,
 }
 
 struct Walked<W> {
@@ -204,6 +222,7 @@ impl<'a, W: Write> Differ<'a, W> {
             buffer: vec![0; READ_BYTES],
             entries: 0,
             content_bytes: 0,
+            plain: false,
         }
     }
 
@@ -248,7 +267,7 @@ impl<'a, W: Write> Differ<'a, W> {
     }
 
     fn directory_contents(&mut self, dir: &OwnedFd) -> Result<(), DiffError> {
-        if node::is_opaque(dir).map_err(|error| self.read_error(error))? {
+        if !self.plain && node::is_opaque(dir).map_err(|error| self.read_error(error))? {
             self.in_child(OPAQUE_NAME.as_bytes(), |differ| differ.emit(&Entry::mark(&differ.path)))?;
         }
         for entry in node::read_dir(dir).map_err(|error| self.read_error(error))? {
@@ -276,10 +295,10 @@ impl<'a, W: Write> Differ<'a, W> {
         let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|error| self.read_error(error.into()))?;
         // Before anything looks at links: overlayfs makes many whiteouts as names of one inode.
-        if node::is_whiteout(&stat) {
+        if !self.plain && node::is_whiteout(&stat) {
             return self.whiteout(name);
         }
-        if name.as_bytes().starts_with(WHITEOUT_PREFIX.as_bytes()) {
+        if !self.plain && name.as_bytes().starts_with(WHITEOUT_PREFIX.as_bytes()) {
             return Err(DiffError::Reserved { path: self.shown() });
         }
         let Some(kind) = kind(&stat) else { return Ok(()) };

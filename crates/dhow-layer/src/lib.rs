@@ -31,7 +31,9 @@ pub use apply::apply;
 pub use compress::{CompressOptions, Compressor, CompressorId};
 pub use compression::{Compression, Decompressor, DetectError};
 pub use dhow_sys::node::OverlayXattr;
-pub use diff::{DiffError, DiffOptions, LayerDigests, TarSummary, TarTree, digests, write_tar, write_tar_of};
+pub use diff::{
+    DiffError, DiffOptions, LayerDigests, TarSummary, TarTree, digests, write_tar, write_tar_as, write_tar_of,
+};
 pub use header::{Entry, EntryKind, Xattr};
 pub use owner::{IdMap, IdRange, Ownership};
 pub use packing::{Packing, open_archive};

@@ -30,6 +30,8 @@ pub enum Ownership {
     Map(IdMap),
     /// On disk everything belongs to whoever writes it; in a layer everything belongs to root.
     Ignore,
+    /// On disk everything belongs to this user and group; in a layer to root.
+    Force(u32, u32),
 }
 
 impl Ownership {
@@ -38,6 +40,7 @@ impl Ownership {
         match self {
             Ownership::Keep => Ok(Some((uid, gid))),
             Ownership::Ignore => Ok(None),
+            Ownership::Force(uid, gid) => Ok(Some((*uid, *gid))),
             Ownership::Map(map) => Ok(Some((
                 translate(&map.uids, uid, |range| (range.inside, range.outside))?,
                 translate(&map.gids, gid, |range| (range.inside, range.outside))?,
@@ -49,7 +52,7 @@ impl Ownership {
     pub(crate) fn to_layer(&self, uid: u32, gid: u32) -> Result<(u32, u32), u32> {
         match self {
             Ownership::Keep => Ok((uid, gid)),
-            Ownership::Ignore => Ok((0, 0)),
+            Ownership::Ignore | Ownership::Force(..) => Ok((0, 0)),
             Ownership::Map(map) => Ok((
                 translate(&map.uids, uid, |range| (range.outside, range.inside))?,
                 translate(&map.gids, gid, |range| (range.outside, range.inside))?,

@@ -52,3 +52,8 @@ pub use request::{
 pub use restart::{RestartPolicy, RestartPolicyError};
 pub use spec::SpecError;
 pub use status::{ExitStatus, RuntimeState, StartError, Started};
+
+/// The user and group that `user[:group]` means in the file system `root`, by number.
+pub fn identity(root: &dhow_sys::beneath::Root, user: &str) -> Result<(u32, u32), StartError> {
+    launch::resolve(root, user, &[]).map(|identity| (identity.uid, identity.gid))
+}

@@ -25,7 +25,7 @@ enum Command {
     /// Manage builds
     #[command(visible_alias = "buildx")]
     Builder(commands::builder::BuilderArgs),
-    /// Show what differs between two images: configuration, and files by size
+    /// Show what a container wrote over its image, or what differs between two images
     Diff(commands::diff::DiffArgs),
     /// Show what happens to images, containers and volumes
     Events(commands::events::EventsArgs),
@@ -80,6 +80,8 @@ enum Command {
     Commit(commands::commit::CommitArgs),
     /// Manage containers
     Container(commands::container::ContainerArgs),
+    /// Copy files between a container and this host
+    Cp(commands::cp::CpArgs),
     /// Create a new container
     Create(Box<commands::create::CreateArgs>),
     /// Run a command in a running container
@@ -239,6 +241,7 @@ fn dispatch(command: Command, ui: &mut Ui) -> Result<u8, CliError> {
         Command::Attach(args) => commands::attach::run(&args, &open()?, ui),
         Command::Commit(args) => commands::commit::run(&args, &open()?, ui),
         Command::Container(args) => commands::container::run(&args, &open()?, ui),
+        Command::Cp(args) => commands::cp::run(&args, &open()?, ui),
         Command::Create(args) => commands::create::run(&args, &open()?, ui),
         Command::Exec(args) => commands::exec::run(&args, &open()?, ui),
         Command::Export(args) => commands::export::run(&args, &open()?, ui),

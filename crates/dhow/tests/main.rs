@@ -29,6 +29,7 @@ mod build_why;
 mod cache;
 mod container_commands;
 mod containers;
+mod cp;
 mod differential;
 mod explore;
 mod faults;

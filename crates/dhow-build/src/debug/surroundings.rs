@@ -115,6 +115,7 @@ mod tests {
                 cpuset_cpus: Some("0".to_owned()),
                 cpuset_mems: Some("1".to_owned()),
                 pids_max: Some(6),
+                ..Resources::default()
             },
         };
         let text = serde_json::to_string(&Surroundings::of(&sandbox)).expect("texts and numbers are JSON");

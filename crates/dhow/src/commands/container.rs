@@ -2,8 +2,8 @@ use clap::Subcommand;
 use dhow_engine::Engine;
 
 use super::{
-    attach, commit, container_inspect, container_prune, create, exec, export, kill, logs, pause, port, ps,
-    rename, restart, rm, run as run_command, start, stats, stop, top, unpause, wait,
+    attach, commit, container_inspect, container_prune, cp, create, diff, exec, export, kill, logs, pause,
+    port, ps, rename, restart, rm, run as run_command, start, stats, stop, top, unpause, wait,
 };
 use crate::error::CliError;
 use crate::ui::Ui;
@@ -22,8 +22,12 @@ enum ContainerCommand {
     Attach(attach::AttachArgs),
     /// Make an image of a container's changes
     Commit(commit::CommitArgs),
+    /// Copy files between a container and this host
+    Cp(cp::CpArgs),
     /// Create a new container
     Create(Box<create::CreateArgs>),
+    /// Show what a container wrote over its image
+    Diff(diff::DiffArgs),
     /// Run a command in a running container
     Exec(exec::ExecArgs),
     /// Write the files of a container as a tar archive
@@ -70,6 +74,8 @@ pub(crate) fn run(args: &ContainerArgs, engine: &Engine, ui: &mut Ui) -> Result<
     match &args.command {
         ContainerCommand::Attach(args) => attach::run(args, engine, ui),
         ContainerCommand::Commit(args) => commit::run(args, engine, ui),
+        ContainerCommand::Cp(args) => cp::run(args, engine, ui),
+        ContainerCommand::Diff(args) => diff::run(args, engine, ui),
         ContainerCommand::Create(args) => create::run(args, engine, ui),
         ContainerCommand::Exec(args) => exec::run(args, engine, ui),
         ContainerCommand::Export(args) => export::run(args, engine, ui),

@@ -1,5 +1,6 @@
 use std::cmp::Reverse;
 
+use dhow_engine::containers::Change;
 use dhow_engine::{Comparison, Difference, Engine, PathDifference};
 use dhow_template::units::{ellipsis, human_size};
 use serde_json::{Value, json};
@@ -11,15 +12,15 @@ use crate::ui::Ui;
 /// As much of a value of the configuration as is shown unless all is wanted.
 const VALUE_WIDTH: usize = 50;
 
-/// Show what differs between two images: configuration, and files by size
+/// Show what a container wrote over its image, or what differs between two images: configuration, and files by size
 #[derive(clap::Args, Debug)]
 pub(crate) struct DiffArgs {
-    /// Image, by name or ID
-    #[arg(value_name = "IMAGE")]
+    /// Container, or image to compare with another, by name or ID
+    #[arg(value_name = "CONTAINER|IMAGE")]
     first: String,
     /// Image to compare it with
     #[arg(value_name = "IMAGE")]
-    second: String,
+    second: Option<String>,
     /// Each entry of a directory that only one image has, not the directory alone
     #[arg(short, long)]
     all: bool,
@@ -32,11 +33,30 @@ pub(crate) struct DiffArgs {
 }
 
 pub(crate) fn run(args: &DiffArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
-    let mut comparison = engine.compare_images(&args.first, &args.second, args.all)?;
+    let Some(second) = &args.second else { return container(args, engine, ui) };
+    let mut comparison = engine.compare_images(&args.first, second, args.all)?;
     comparison.files.sort_by_key(|file| Reverse(file.growth().unsigned_abs()));
     match args.format {
         Shape::Json => ui.line(as_json(&comparison))?,
         Shape::Text => as_text(&comparison, args.no_trunc).iter().try_for_each(|line| ui.line(line))?,
+    }
+    Ok(0)
+}
+
+/// As `docker diff`: a letter and a path a line.
+fn container(args: &DiffArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
+    if args.all || args.no_trunc {
+        return Err(CliError::new("--all and --no-trunc are for two images"));
+    }
+    let changes = engine.container_changes(&args.first)?;
+    match args.format {
+        Shape::Json => {
+            let change = |change: &Change| json!({ "Path": change.path, "Kind": change.kind.number() });
+            ui.line(Value::Array(changes.iter().map(change).collect()))?;
+        }
+        Shape::Text => changes.iter().try_for_each(|change| {
+            ui.line(format_args!("{} {}", change.kind.letter(), printable(&change.path.to_string_lossy())))
+        })?,
     }
     Ok(0)
 }

@@ -19,6 +19,7 @@ pub(crate) mod commit;
 pub(crate) mod container;
 mod container_inspect;
 mod container_prune;
+pub(crate) mod cp;
 pub(crate) mod create;
 mod create_flags;
 pub(crate) mod debug;
