@@ -176,7 +176,7 @@ fn diff_tells_what_a_container_wrote() {
     .ok("docker build -q -t base .");
     rig.ok("docker run --name box -v /mounted base sh -c 'echo x >/app/a; rm -r /app/old; mkdir /new; echo y >/new/y'");
     assert_eq!(rig.ok("docker diff box"), "C /app\nC /app/a\nD /app/old\nA /mounted\nA /new\nA /new/y");
-    assert!(rig.ok("docker container diff --format json box").contains(r#"{"Kind":2,"Path":"/app/old"}"#));
+    assert!(rig.ok("docker container diff --format json box").contains(r#"{"Path":"/app/old","Kind":2}"#));
     rig.ok("docker create --name idle base");
     assert_eq!(rig.ok("docker diff idle"), "");
     assert!(rig.fails("docker diff nobody", 1).contains("No such container: nobody"));

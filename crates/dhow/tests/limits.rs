@@ -49,6 +49,7 @@ fn every_flag_of_dockers_run_works_or_is_refused_by_name() {
             "volumes-from" | "link" => "nobody",
             "memory-swap" => "Memoryswap",
             "oom-kill-disable" | "memory-swappiness" => "memory",
+            "network-alias" => "alias",
             "ip" | "ip6" | "mac-address" => "network",
             name => name,
         };
