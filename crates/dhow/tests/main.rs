@@ -31,6 +31,7 @@ mod container_commands;
 mod containers;
 mod cp;
 mod differential;
+mod escape;
 mod explore;
 mod faults;
 mod flask_app;

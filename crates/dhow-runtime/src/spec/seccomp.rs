@@ -140,4 +140,60 @@ mod tests {
             .collect();
         assert_eq!(unknown, Vec::<&str>::new());
     }
+
+    /// What docker's documentation lists as blocked. Left out is what kernels of today guard well enough themselves,
+    /// which docker's profile allows as well: ptrace, process_vm_readv, process_vm_writev, clock_adjtime.
+    const DOCUMENTED: &str = "acct add_key bpf clock_settime create_module delete_module finit_module get_kernel_syms
+        get_mempolicy init_module ioperm iopl kcmp kexec_file_load kexec_load keyctl lookup_dcookie mbind mount
+        move_pages nfsservctl open_by_handle_at perf_event_open pivot_root query_module quotactl reboot request_key
+        set_mempolicy setns settimeofday stime swapon swapoff sysfs _sysctl umount umount2 unshare uselib userfaultfd
+        ustat vm86 vm86old io_uring_setup io_uring_enter io_uring_register";
+
+    fn allowed(capabilities: Capabilities) -> Vec<String> {
+        let profile = default_profile(capabilities);
+        let rules = profile["syscalls"].as_array().expect("rules").clone();
+        let whole = rules.iter().filter(|rule| rule["action"] == "SCMP_ACT_ALLOW" && rule["args"].is_null());
+        let names = whole.flat_map(|rule| rule["names"].as_array().expect("names").clone());
+        names.map(|name| name.as_str().expect("a name").to_owned()).collect()
+    }
+
+    #[test]
+    fn what_docker_documents_as_blocked_is_blocked() {
+        let defaults = super::super::defaults::CAPABILITIES.iter();
+        let known = allowed(defaults.map(|name| name.parse().expect("a capability")).collect());
+        let wrong: Vec<&str> = DOCUMENTED
+            .split_ascii_whitespace()
+            .filter(|name| known.iter().any(|held| held == name))
+            .collect();
+        assert_eq!(wrong, Vec::<&str>::new());
+        for conditional in ["clone", "clone3", "personality", "socket"] {
+            assert!(
+                !known.iter().any(|held| held == conditional),
+                "{conditional} is allowed without conditions"
+            );
+        }
+        for usual in ["chroot", "mknod", "ptrace", "seccomp", "openat2", "execveat"] {
+            assert!(known.iter().any(|held| held == usual), "{usual} is blocked");
+        }
+    }
+
+    #[test]
+    fn a_capability_opens_what_docker_documents_for_it() {
+        for (capability, names) in [
+            ("SYS_ADMIN", "bpf clone mount perf_event_open setns umount2 unshare quotactl"),
+            ("SYS_MODULE", "init_module finit_module delete_module"),
+            ("DAC_READ_SEARCH", "open_by_handle_at"),
+            ("SYS_BOOT", "reboot"),
+            ("SYS_PACCT", "acct"),
+            ("SYS_TIME", "settimeofday clock_settime"),
+            ("SYS_RAWIO", "iopl ioperm"),
+            ("SYS_NICE", "mbind set_mempolicy get_mempolicy"),
+        ] {
+            let own: Capabilities = [capability.parse().expect("a capability")].into_iter().collect();
+            let known = allowed(own);
+            for name in names.split(' ') {
+                assert!(known.iter().any(|held| held == name), "{capability} does not open {name}");
+            }
+        }
+    }
 }
