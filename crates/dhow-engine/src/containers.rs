@@ -19,7 +19,7 @@ pub use dhow_container::{
     short_id,
 };
 pub use dhow_container::{ArchiveError, ArchiveIn, Change, ChangeKind, CopyOptions, PathStat};
-pub use dhow_container::{Processes, Sample, TopError};
+pub use dhow_container::{Processes, Sample, TopError, UpdateError, UpdateRequest};
 pub use dhow_image::FindError as FindImageError;
 pub use dhow_net::{
     Attached as NetworkAttached, BoundPort, ContainerPort, HostPort, MacAddress, PortError, PortMapping,

@@ -12,7 +12,7 @@ use dhow_sys::process;
 use rustix::process::Signal;
 
 use crate::attach::Attached;
-use crate::launch::Step;
+use crate::launch::{self, Step};
 use crate::shim::{self, InitRecord, Reply};
 use crate::spawn::{self, Passed, Role};
 use crate::{
@@ -137,6 +137,11 @@ pub fn note_stop(run_dir: &RunDir, bundle: &Bundle, meaning: StopMeaning) -> io:
         wake(run_dir);
     }
     Ok(())
+}
+
+/// Gives a running container the limits that the configuration in its bundle has now.
+pub fn apply_limits(bundle: &Bundle) -> Result<(), StartError> {
+    launch::apply_limits(&launch::read_spec(bundle)?)
 }
 
 /// Whether a user stopped the container since it was started.

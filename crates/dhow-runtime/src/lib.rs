@@ -34,8 +34,8 @@ mod status;
 pub use attach::{AttachEnd, AttachStreams, Attached, SignalProxy};
 pub use bundle::{Bundle, RunDir};
 pub use client::{
-    StopMeaning, health, init_of, is_alive, note_stop, restart_count, set_restart_policy, signal, spawn_shim,
-    spawn_shim_attached, state, update_network, wait, was_stopped,
+    StopMeaning, apply_limits, health, init_of, is_alive, note_stop, restart_count, set_restart_policy,
+    signal, spawn_shim, spawn_shim_attached, state, update_network, wait, was_stopped,
 };
 pub use container::{
     BindHow, ContainerSpec, DeviceAccess, DeviceNode, IdMap, IdRange, IoKind, IoLimit, MountSpec,

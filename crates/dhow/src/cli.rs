@@ -120,6 +120,8 @@ enum Command {
     Unpause(commands::unpause::UnpauseArgs),
     /// Manage volumes
     Volume(commands::volume::VolumeArgs),
+    /// Change the limits and the restart policy of containers, also while they run
+    Update(Box<commands::update::UpdateArgs>),
     /// Wait until containers end, and print their exit codes
     Wait(commands::wait::WaitArgs),
     /// Open a shell where a step of a build failed
@@ -261,6 +263,7 @@ fn dispatch(command: Command, ui: &mut Ui) -> Result<u8, CliError> {
         Command::Stop(args) => commands::stop::run(&args, &open()?, ui),
         Command::Unpause(args) => commands::unpause::run(&args, &open()?, ui),
         Command::Volume(args) => commands::volume::run(&args, &open()?, ui),
+        Command::Update(args) => commands::update::run(&args, &open()?, ui),
         Command::Wait(args) => commands::wait::run(&args, &open()?, ui),
         Command::Debug(args) => commands::debug::run(&args, &open()?, ui),
         Command::Build(args) => commands::build::run(*args, &open()?, ui),

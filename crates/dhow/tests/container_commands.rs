@@ -179,3 +179,37 @@ fn ps_shows_sizes_when_asked() {
     assert_eq!(rig.ok("docker ps -n 1 --format '{{.Names}}'"), "web");
     assert_eq!(rig.ok("docker ps -a -q --filter is-task=true"), "");
 }
+
+#[test]
+fn update_changes_a_container_that_runs_and_what_it_has_the_next_time() {
+    let Some(rig) = with_busybox() else { return };
+    rig.ok("docker run -d --name web -m 64m --memory-swap 128m busybox sleep 600");
+    let flags = "-m 200m --memory-swap 300m --cpus 0.5 --cpu-shares 512 --pids-limit 77 --restart always";
+    assert_eq!(rig.ok(&format!("docker update {flags} web")), "web");
+    let check = || {
+        let host = crate::shown::inspect(&rig, "web")["HostConfig"].clone();
+        assert_eq!((&host["Memory"], &host["PidsLimit"]), (&(200 << 20).into(), &77.into()), "{host}");
+        assert_eq!(
+            (&host["NanoCpus"], &host["RestartPolicy"]["Name"]),
+            (&500_000_000.into(), &"always".into())
+        );
+        let stats = rig.ok("docker stats --no-stream --format '{{.MemUsage}}' web");
+        assert!(stats.ends_with(" / 200MiB"), "{stats}");
+    };
+    check();
+    rig.ok("docker restart -t 0 web");
+    check();
+    assert!(events(&rig, "web").contains(&"update".to_owned()));
+    for (flags, part) in [
+        ("", "you must provide one or more flags"),
+        ("-m 1m", "Minimum memory limit allowed is 6MB"),
+        ("-m 400m", "update the memoryswap at the same time"),
+        ("--cpu-quota 5000", "CPU Quota cannot be updated as NanoCPUs has already been set"),
+        ("--restart bogus", "invalid restart policy 'bogus'"),
+    ] {
+        let complaint = rig.fails(&format!("docker update {flags} web"), 1);
+        assert!(complaint.contains(part), "{complaint}");
+    }
+    check();
+    rig.ok("docker rm -f web");
+}

@@ -19,7 +19,7 @@ use dhow_sys::process::Child;
 use dhow_sys::seccomp::Program;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
-pub(crate) use native::{Native, groups_are_fixed, identity_in, namespaces_of};
+pub(crate) use native::{Native, apply_limits, groups_are_fixed, identity_in, namespaces_of};
 pub(crate) use oci::OciProgram;
 pub(crate) use program::{Stdio, Target, take_stdio};
 pub(crate) use step::Step;

@@ -142,6 +142,18 @@ fn make_cgroup(spec: &Spec) -> Result<Cgroup, StartError> {
     set.map(|()| cgroup)
 }
 
+/// Gives a running container the limits that its configuration has now. Which devices it may use stays.
+pub(crate) fn apply_limits(spec: &Spec) -> Result<(), StartError> {
+    let (cgroup, limits) = (super::cgroup_of(spec)?, Limits { devices: Vec::new(), ..limits(spec) });
+    if cgroup.set(&limits).is_ok() {
+        return Ok(());
+    }
+    // Where memory is not to exceed memory with swap, which of the two comes first depends on what they were.
+    let swap = Limits { memory_swap_bytes: limits.memory_swap_bytes, ..Limits::default() };
+    let _ = cgroup.set(&swap);
+    cgroup.set(&limits).step("cannot set resource limits")
+}
+
 fn is_refusal(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
 }

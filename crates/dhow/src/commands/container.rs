@@ -3,7 +3,7 @@ use dhow_engine::Engine;
 
 use super::{
     attach, commit, container_inspect, container_prune, cp, create, diff, exec, export, kill, logs, pause,
-    port, ps, rename, restart, rm, run as run_command, start, stats, stop, top, unpause, wait,
+    port, ps, rename, restart, rm, run as run_command, start, stats, stop, top, unpause, update, wait,
 };
 use crate::error::CliError;
 use crate::ui::Ui;
@@ -66,6 +66,8 @@ enum ContainerCommand {
     Top(top::TopArgs),
     /// Let the processes of paused containers go on
     Unpause(unpause::UnpauseArgs),
+    /// Change the limits and the restart policy of containers, also while they run
+    Update(Box<update::UpdateArgs>),
     /// Wait until containers end, and print their exit codes
     Wait(wait::WaitArgs),
 }
@@ -95,6 +97,7 @@ pub(crate) fn run(args: &ContainerArgs, engine: &Engine, ui: &mut Ui) -> Result<
         ContainerCommand::Top(args) => top::run(args, engine, ui),
         ContainerCommand::Stop(args) => stop::run(args, engine, ui),
         ContainerCommand::Unpause(args) => unpause::run(args, engine, ui),
+        ContainerCommand::Update(args) => update::run(args, engine, ui),
         ContainerCommand::Wait(args) => wait::run(args, engine, ui),
     }
 }

@@ -85,6 +85,7 @@ mod system_start;
 pub(crate) mod tag;
 pub(crate) mod top;
 pub(crate) mod unpause;
+pub(crate) mod update;
 pub(crate) mod version;
 pub(crate) mod volume;
 mod volume_create;
