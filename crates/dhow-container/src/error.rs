@@ -385,16 +385,16 @@ pub enum SignalError {
     #[error("container {0} is not running")]
     Idle(String),
     /// It is held already.
-    #[error("container {0} is already paused")]
+    #[error("Container {0} is already paused")]
     AlreadyPaused(String),
     /// It is not held.
-    #[error("container {0} is not paused")]
+    #[error("Container {0} is not paused")]
     NotPaused(String),
     /// Holding processes needs the control group.
     #[error("cannot pause container {0}: the freezer control group is not available")]
     NoFreezer(String),
     /// Not a signal.
-    #[error("invalid signal: {0}")]
+    #[error("Invalid signal: {0}")]
     Invalid(String),
     /// It does not end.
     #[error("container {0} did not end after it was killed")]

@@ -120,7 +120,7 @@ impl Containers {
     pub fn pause(&self, text: &str) -> Result<(), SignalError> {
         let container = self.find(text)?;
         match container.state {
-            State::Running { paused: true, .. } => return Err(SignalError::AlreadyPaused(text.into())),
+            State::Running { paused: true, .. } => return Err(SignalError::AlreadyPaused(container.id)),
             State::Running { .. } => {}
             State::Restarting { .. } => return Err(SignalError::Restarting(container.id)),
             _ => return Err(SignalError::Idle(container.id)),
@@ -145,7 +145,7 @@ impl Containers {
                 self.tell(&container, "unpause", &[]);
                 Ok(())
             }
-            State::Running { .. } => Err(SignalError::NotPaused(text.into())),
+            State::Running { .. } => Err(SignalError::NotPaused(container.id)),
             _ => Err(SignalError::Idle(container.id)),
         }
     }

@@ -269,7 +269,28 @@ fn host_config(host: &HostConfig, mounts: &[Mount]) -> Value {
             fields.extend(part);
         }
     }
+    leave_out(&mut fields);
     fields.into()
+}
+
+/// Says nothing where docker says nothing, and `null` where it says that.
+fn leave_out(fields: &mut Map<String, Value>) {
+    let is_empty = |value: &Value| {
+        value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty)
+    };
+    for (name, value) in fields.iter_mut() {
+        let is_list = name.starts_with("BlkioDevice") || ["ExtraHosts", "Ulimits"].contains(&name.as_str());
+        if is_list && is_empty(value) {
+            *value = Value::Null;
+        }
+    }
+    let optional = ["Annotations", "Init", "Sysctls", "Tmpfs"];
+    let says_something = |value: &Value| !is_empty(value) && *value != Value::Bool(false);
+    fields.retain(|name, value| !optional.contains(&name.as_str()) || says_something(value));
+    // What only Windows has.
+    for name in ["CpuCount", "CpuPercent", "IOMaximumIOps", "IOMaximumBandwidth"] {
+        fields.insert(name.to_owned(), 0.into());
+    }
 }
 
 /// Where the container's files, ports and names come from.

@@ -10,6 +10,10 @@ use super::run::{detach_keys, window};
 use crate::error::{CliError, EXIT_FAILURE};
 use crate::ui::Ui;
 
+/// What a program is said to have ended with that could not be started, and one that could not be executed.
+const EXIT_NOT_STARTED: u8 = 125;
+const EXIT_NOT_EXECUTABLE: u8 = 126;
+
 /// Run a command in a running container
 #[derive(clap::Args, Debug)]
 pub(crate) struct ExecArgs {
@@ -77,7 +81,9 @@ pub(crate) fn run(args: &ExecArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, C
         Ok(ExecEnd::Exited(code)) => Ok(u8::try_from(code).unwrap_or(u8::MAX)),
         Ok(ExecEnd::Detached) => Ok(0),
         Err(ExecError::Runtime(error)) => {
+            // Whatever else kept it from running, docker says that it could not be executed.
             let code = u8::try_from(error.exit_code()).unwrap_or(EXIT_FAILURE);
+            let code = if code == EXIT_NOT_STARTED { EXIT_NOT_EXECUTABLE } else { code };
             Err(CliError::from(error).exit_code(code))
         }
         Err(error) => Err(error.into()),

@@ -31,7 +31,7 @@ pub(crate) fn run(args: &PortArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, C
         text.parse().map_err(|error| CliError::new(format!("invalid port '{text}': {error}")))?;
     bound.retain(|bound| bound.container_port == port);
     if bound.is_empty() {
-        return Err(CliError::new(format!("no public port '{text}' published for {}", args.container)));
+        return Err(CliError::new(format!("No public port '{port}' published for {}", args.container)));
     }
     bound.iter().try_for_each(|bound| ui.line(bound.host())).map(|()| 0)
 }
