@@ -157,7 +157,7 @@ impl Containers {
             RuntimeState::Created => State::Created,
             RuntimeState::Starting => State::Starting,
             RuntimeState::Running { pid, started_at } => {
-                State::Running { pid, started_at, paused: freeze::is_frozen(id) }
+                State::Running { pid, started_at, paused: freeze::is_frozen(&self.bundle(id)) }
             }
             RuntimeState::Restarting(status) => {
                 State::Restarting { status, started_at: self.started_at(id)? }
@@ -209,7 +209,8 @@ impl Containers {
         }
         self.reconcile_networks();
         // Nobody is left who would tell of what still runs.
-        freeze::remove_group(id).map_err(disk("remove the control group of", self.bundle(id).dir()))?;
+        freeze::remove_group(&self.bundle(id))
+            .map_err(disk("remove the control group of", self.bundle(id).dir()))?;
         let (status, path) = (self.killed(id), self.bundle(id).exit());
         write_note(&path, &status)?;
         self.tell_end(id);

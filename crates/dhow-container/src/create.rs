@@ -120,6 +120,10 @@ impl Draft<'_> {
 
     fn write_bundle(&self, record: &ContainerRecord) -> Result<(), CreateError> {
         let bundle = self.containers.bundle(self.id);
+        let parent = &record.host.rare.cgroup_parent;
+        if !parent.is_empty() {
+            crate::freeze::write_parent(&bundle, parent).map_err(disk("write to", bundle.dir()))?;
+        }
         if let NetworkMode::Container(other) = &record.host.network {
             return self.containers.write_sharing_spec(self.id, record, other, None);
         }

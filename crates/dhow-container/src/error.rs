@@ -130,6 +130,9 @@ pub enum CreateError {
     /// Out of range.
     #[error("Invalid value {0}, range for oom score adj is [-1000, 1000]")]
     OomScore(i64),
+    /// Not the path of a control group.
+    #[error("invalid cgroup parent: {0}")]
+    CgroupParent(String),
     /// A security module that is not at work.
     #[error("AppArmor is not enabled on this host, so the profile {0} cannot be used")]
     NoAppArmor(String),

@@ -30,6 +30,8 @@ pub struct RareConfig {
     pub ipc: IpcShare,
     /// Domain name.
     pub domainname: String,
+    /// The control group that the container's is below. Empty is the usual one.
+    pub cgroup_parent: String,
     /// Notes for runtimes and hooks.
     pub annotations: BTreeMap<String, String>,
     /// How readily the kernel kills the program for want of memory, -1000 to 1000.
@@ -162,6 +164,9 @@ impl RareConfig {
         if let Some(score) = self.oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
             return Err(CreateError::OomScore(score));
         }
+        if !self.cgroup_parent.is_empty() && dhow_sys::cgroup::Cgroup::new(&self.cgroup_parent).is_err() {
+            return Err(CreateError::CgroupParent(self.cgroup_parent.clone()));
+        }
         let enabled = fs::read_to_string(APPARMOR).is_ok_and(|text| text.starts_with('Y'));
         match self.apparmor_profile.is_empty() || enabled {
             true => Ok(()),
@@ -188,6 +193,7 @@ impl RareConfig {
             access: rule.access.clone(),
         }));
         spec.domainname.clone_from(&self.domainname);
+        spec.cgroup_parent.clone_from(&self.cgroup_parent);
         spec.annotations.clone_from(&self.annotations);
         spec.oom_score_adj = self.oom_score_adj.and_then(|score| i32::try_from(score).ok());
         spec.unmasked = self.unmasked;

@@ -113,7 +113,8 @@ impl Containers {
 
     /// Removes what is on disk of a container that has no record any more.
     fn discard_remains(&self, id: &str) -> Result<(), RemoveError> {
-        freeze::remove_group(id).map_err(disk("remove the control group of", self.bundle(id).dir()))?;
+        freeze::remove_group(&self.bundle(id))
+            .map_err(disk("remove the control group of", self.bundle(id).dir()))?;
         self.images.snapshots().remove(&snapshot_key(id))?;
         remove_dir(self.run_dir(id).dir())?;
         Ok(remove_dir(self.bundle(id).dir())?)

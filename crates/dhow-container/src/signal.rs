@@ -125,7 +125,7 @@ impl Containers {
             State::Restarting { .. } => return Err(SignalError::Restarting(container.id)),
             _ => return Err(SignalError::Idle(container.id)),
         }
-        match freeze::freeze(&container.id)
+        match freeze::freeze(&self.bundle(&container.id))
             .map_err(disk("pause the control group of", self.bundle(&container.id).dir()))?
         {
             true => {
@@ -241,10 +241,10 @@ impl Containers {
     }
 
     fn thaw(&self, id: &str) -> Result<(), DiskError> {
-        if !freeze::is_frozen(id) {
+        if !freeze::is_frozen(&self.bundle(id)) {
             return Ok(());
         }
-        freeze::thaw(id).map_err(disk("resume the control group of", self.bundle(id).dir()))
+        freeze::thaw(&self.bundle(id)).map_err(disk("resume the control group of", self.bundle(id).dir()))
     }
 
     /// Kills a container and waits until its shim has given everything back.

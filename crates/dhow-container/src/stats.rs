@@ -37,7 +37,8 @@ impl Containers {
         let State::Running { pid, .. } = container.state else { return Ok(None) };
         let bundle = self.bundle(&container.id);
         let failed = disk("read the control group of", bundle.dir());
-        let usage = freeze::group(&container.id).and_then(|group| group.usage()).map_err(failed)?;
+        let usage =
+            freeze::group(&self.bundle(&container.id)).and_then(|group| group.usage()).map_err(failed)?;
         let net_bytes = match container.record.host.network {
             // What the host's interfaces carry is not the container's.
             NetworkMode::Host => [0, 0],

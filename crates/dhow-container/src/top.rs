@@ -57,7 +57,8 @@ impl Containers {
         }
         let bundle = self.bundle(&container.id);
         let failed = disk("list the processes of", bundle.dir());
-        let pids = freeze::group(&container.id).and_then(|group| group.processes()).map_err(failed)?;
+        let pids =
+            freeze::group(&self.bundle(&container.id)).and_then(|group| group.processes()).map_err(failed)?;
         let ps = folders.iter().map(|folder| folder.join("ps")).find(|path| path.is_file());
         let mut command = Command::new(ps.ok_or(TopError::NoPs)?);
         if args.is_empty() {

@@ -356,7 +356,7 @@ fn limits(host: &HostConfig) -> Value {
         "CpuShares": limits.cpu_shares.unwrap_or(0),
         "Memory": limits.memory_bytes.unwrap_or(0),
         "NanoCpus": limits.nano_cpus.unwrap_or(0),
-        "CgroupParent": "",
+        "CgroupParent": host.rare.cgroup_parent,
         "CpuPeriod": limits.cpu_period_us.unwrap_or(0),
         "CpuQuota": limits.cpu_quota_us.unwrap_or(0),
         "CpusetCpus": limits.cpuset_cpus.clone().unwrap_or_default(),

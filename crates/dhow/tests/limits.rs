@@ -158,6 +158,17 @@ fn limits_reach_the_control_group() {
         rig.ok("docker run --rm --domainname example.org busybox cat /proc/sys/kernel/domainname"),
         "example.org"
     );
+    rig.ok("docker run -d --name below --cgroup-parent /dhow-test-parent --pids-limit 50 busybox sleep 600");
+    let pid = inspect(&rig, "below")["State"]["Pid"].to_string();
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("the groups of a process");
+    assert!(groups.contains("/dhow-test-parent/"), "{groups}");
+    rig.ok("docker pause below");
+    assert_eq!(inspect(&rig, "below")["State"]["Paused"], true, "its group is found there");
+    rig.ok("docker unpause below");
+    rig.ok("docker rm -f below");
+    assert!(
+        rig.fails("docker run --cgroup-parent ../up busybox", 125).contains("invalid cgroup parent: ../up")
+    );
     rig.ok("docker create --name noted --annotation who=me --memory-reservation 32m --cpuset-mems 0 busybox");
     let host = inspect(&rig, "noted")["HostConfig"].clone();
     assert_eq!((&host["Annotations"]["who"], &host["CpusetMems"]), (&"me".into(), &"0".into()));

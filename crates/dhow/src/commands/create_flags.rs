@@ -19,7 +19,7 @@ use super::life_flags::LifeFlags;
 use super::limit_flags::LimitFlags;
 use super::log_flags::LogFlags;
 use super::network_flags::{NetworkFlags, Networks};
-use super::refused_flags::{ForeignFlags, RefusedFlags};
+use super::refused_flags::ForeignFlags;
 use crate::error::CliError;
 
 /// The longest line of an `--env-file` or `--label-file`.
@@ -188,8 +188,6 @@ pub(crate) struct CreateFlags {
     #[arg(long, value_name = "DRIVER")]
     volume_driver: Option<String>,
     #[command(flatten)]
-    refused: RefusedFlags,
-    #[command(flatten)]
     foreign: ForeignFlags,
     /// Print help
     #[arg(long, action = ArgAction::Help)]
@@ -241,7 +239,6 @@ impl CreateFlags {
 
     /// What is asked for. `detached` says that nobody will be attached to standard input.
     pub(crate) fn request(&self, detached: bool) -> Result<CreateRequest, CliError> {
-        self.refused.check()?;
         self.foreign.check()?;
         let folder = std::env::current_dir()
             .map_err(|error| CliError::new(format!("cannot tell the current directory: {error}")))?;

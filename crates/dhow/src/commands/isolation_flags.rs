@@ -29,6 +29,9 @@ pub(crate) struct IsolationFlags {
     /// User namespace: host
     #[arg(long, value_name = "MODE")]
     userns: Option<String>,
+    /// Control group that the container's is below
+    #[arg(long, value_name = "PATH")]
+    cgroup_parent: Option<String>,
     /// Domain name of the container
     #[arg(long, value_name = "NAME")]
     domainname: Option<String>,
@@ -75,6 +78,7 @@ impl IsolationFlags {
             device_rules: self.device_cgroup_rule.clone(),
             pid_of,
             ipc,
+            cgroup_parent: self.cgroup_parent.clone().unwrap_or_default(),
             domainname: self.domainname.clone().unwrap_or_default(),
             annotations: self.annotations()?,
             oom_score_adj: self.oom_score_adj,

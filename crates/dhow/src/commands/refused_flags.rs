@@ -1,33 +1,6 @@
-//! Flags of docker's `run` that dhow knows and cannot honour yet. Saying so beats ignoring them.
+//! Flags of docker's `run` that dhow knows and cannot honour. Saying so beats ignoring them.
 
-use super::create_flags::unsupported;
 use crate::error::CliError;
-
-/// Declares the flags, and a check that none was given.
-macro_rules! refused {
-    ($($field:ident $flag:literal),* $(,)?) => {
-        /// Flags that are refused by name.
-        #[derive(clap::Args, Debug)]
-        pub(crate) struct RefusedFlags {
-            $(#[arg(long = $flag, hide = true, num_args = 0..=1, allow_hyphen_values = true, action = clap::ArgAction::Append)]
-            $field: Option<Vec<String>>,)*
-        }
-
-        impl RefusedFlags {
-            pub(crate) fn check(&self) -> Result<(), CliError> {
-                let given = [$(($flag, self.$field.is_some())),*];
-                match given.iter().find(|(_, given)| *given) {
-                    Some((flag, _)) => Err(unsupported(&format!("--{flag}"))),
-                    None => Ok(()),
-                }
-            }
-        }
-    };
-}
-
-refused! {
-    cgroup_parent "cgroup-parent",
-}
 
 /// Flags that ask for what no Linux container of dhow has, each refused with its reason.
 #[derive(clap::Args, Debug)]
