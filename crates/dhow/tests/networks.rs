@@ -24,6 +24,12 @@ fn serve(rig: &Rig, name: &str, flags: &str) {
     ));
 }
 
+/// The addresses of a subnet of eight that no other test has.
+fn eight_addresses() -> impl Fn(u32) -> String {
+    let process = std::process::id();
+    move |host| format!("198.19.{}.{}", process / 32 % 256, process % 32 * 8 + host)
+}
+
 /// Asks for a page from within a container, until the server is there.
 fn asked(rig: &Rig, from: &str, url: &str) -> String {
     let line = format!("docker exec {from} timeout 5 wget -qO- http://{url}/i");
@@ -247,22 +253,30 @@ fn links_name_containers_for_one_container_alone() {
 #[test]
 fn addresses_are_those_asked_for_and_run_out() {
     let Some(rig) = rig() else { return };
+    let at = eight_addresses();
     // Room for three: the network's own, the gateway's and the broadcast address are nobody's.
-    rig.ok("docker network create --subnet 198.19.77.0/29 --gateway 198.19.77.6 --aux-address a=198.19.77.1 --aux-address b=198.19.77.2 small");
-    rig.ok("docker run -d --name fixed --network small --ip 198.19.77.4 busybox sleep 600");
-    let taken = rig.fails("docker run --rm --network small --ip 198.19.77.4 busybox true", 125);
+    rig.ok(&format!(
+        "docker network create --subnet {}/29 --gateway {} --aux-address a={} --aux-address b={} small",
+        at(0),
+        at(6),
+        at(1),
+        at(2)
+    ));
+    let fixed = at(4);
+    rig.ok(&format!("docker run -d --name fixed --network small --ip {fixed} busybox sleep 600"));
+    let taken = rig.fails(&format!("docker run --rm --network small --ip {fixed} busybox true"), 125);
     assert!(taken.contains("Address already in use"), "{taken}");
-    let outside = rig.fails("docker run --rm --network small --ip 198.19.78.4 busybox true", 125);
-    assert!(outside.contains("no configured subnet contains the IP address 198.19.78.4"), "{outside}");
-    for (name, expected) in [("one", "198.19.77.3"), ("two", "198.19.77.5")] {
+    let outside = rig.fails("docker run --rm --network small --ip 192.0.2.4 busybox true", 125);
+    assert!(outside.contains("no configured subnet contains the IP address 192.0.2.4"), "{outside}");
+    for (name, expected) in [("one", at(3)), ("two", at(5))] {
         rig.ok(&format!("docker run -d --name {name} --network small busybox sleep 600"));
         assert_eq!(networks(&rig, name)["small"]["IPAddress"], *expected);
     }
     let full = rig.fails("docker run --rm --network small busybox true", 125);
-    assert!(full.contains("no available IPv4 addresses on subnet 198.19.77.0/29"), "{full}");
+    assert!(full.contains(&format!("no available IPv4 addresses on subnet {}/29", at(0))), "{full}");
     rig.ok("docker rm -f one");
     rig.ok("docker run --rm --network small busybox true");
-    let default = rig.fails("docker run --rm --ip 198.19.77.4 busybox true", 125);
+    let default = rig.fails("docker run --rm --ip 192.0.2.4 busybox true", 125);
     assert!(
         default.contains("user specified IP address is supported on user defined networks only"),
         "{default}"
@@ -315,7 +329,8 @@ fn what_excludes_each_other_is_refused() {
 fn a_killed_shim_leaves_neither_port_nor_address_nor_name() {
     let Some(rig) = rig() else { return };
     let port = free_port();
-    rig.ok("docker network create --subnet 198.19.79.0/29 fragile");
+    let at = eight_addresses();
+    rig.ok(&format!("docker network create --subnet {}/29 fragile", at(0)));
     serve(&rig, "web", &format!("--network fragile -p {port}:80"));
     rig.ok("docker run -d --name asker --network fragile busybox sleep 600");
     assert_eq!(asked(&rig, "asker", "web"), "web");
@@ -328,7 +343,7 @@ fn a_killed_shim_leaves_neither_port_nor_address_nor_name() {
     assert!(!rules.contains(&format!("{port} :")), "{rules}");
     serve(&rig, "again", &format!("--network fragile -p {port}:80"));
     assert_eq!(rig.page(&format!("http://127.0.0.1:{port}/i")), "again\n");
-    assert_eq!(networks(&rig, "again")["fragile"]["IPAddress"], "198.19.79.2");
+    assert_eq!(networks(&rig, "again")["fragile"]["IPAddress"], *at(2));
 }
 
 /// Kills the process that looks after a container: the one that holds the lock in its run-time folder.
