@@ -385,7 +385,7 @@ pub enum SignalError {
     #[error("Container {0} is restarting, wait until the container is running")]
     Restarting(String),
     /// It does not run, so it cannot be held either.
-    #[error("container {0} is not running")]
+    #[error("Container {0} is not running")]
     Idle(String),
     /// It is held already.
     #[error("Container {0} is already paused")]

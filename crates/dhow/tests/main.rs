@@ -28,6 +28,7 @@ mod build_ssh;
 mod build_why;
 mod cache;
 mod container_commands;
+mod container_peers;
 mod containers;
 mod cp;
 mod differential;
