@@ -12,6 +12,8 @@ use crate::Engine;
 
 /// The kind of object of events about images.
 const IMAGE: &str = "image";
+/// How often it is asked whether anybody still listens.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// Which events are wanted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +28,16 @@ impl Engine {
     /// Calls `tell` for each event, those that were and then those that come, until the end of the range or
     /// until it says no.
     pub fn events(&self, range: EventRange, tell: &mut dyn FnMut(&Event) -> bool) -> Result<(), FollowError> {
+        self.events_while(range, &|| true, tell)
+    }
+
+    /// The same, with somebody who is asked now and then whether it shall go on.
+    pub fn events_while(
+        &self,
+        range: EventRange,
+        goes_on: &dyn Fn() -> bool,
+        tell: &mut dyn FnMut(&Event) -> bool,
+    ) -> Result<(), FollowError> {
         let mut follower = self.store().events().follow(0)?;
         let mut past = follower.next(Duration::ZERO)?;
         // Processes write in another order than things happened.
@@ -38,10 +50,10 @@ impl Engine {
         }
         loop {
             let left = until.saturating_sub(self.now_ns());
-            if left <= 0 {
+            if left <= 0 || !goes_on() {
                 return Ok(());
             }
-            let coming = follower.next(Duration::from_nanos(left.unsigned_abs()))?;
+            let coming = follower.next(Duration::from_nanos(left.unsigned_abs()).min(ASK_EVERY))?;
             if !coming.iter().filter(|event| event.time_ns <= until).all(&mut *tell) {
                 return Ok(());
             }

@@ -438,6 +438,16 @@ impl Engine {
         Ok(SignedIn { status: outcome.status, in_helper })
     }
 
+    /// Asks a registry whether it would let somebody in. Nothing is kept.
+    pub fn check_login(
+        &self,
+        registry: &str,
+        username: &str,
+        password: &Secret,
+    ) -> Result<String, RegistryError> {
+        Ok(self.registry().login(registry, username, password)?.status)
+    }
+
     /// Signs in with the user name and password that are kept for a registry; `None` if there are none.
     pub fn login_again(&self, registry: &str) -> Result<Option<SignedIn>, LoginError> {
         match self.keychain().get(registry)? {

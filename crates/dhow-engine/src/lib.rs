@@ -50,8 +50,9 @@ pub use dhow_image::{
     InsideLayer, PathDifference, PathEvent, PathStory,
 };
 pub use dhow_image::{EnsureError, EnsurePolicy, PullEvent, PullObserver, PushObserver};
-pub use dhow_registry::{Config, ProxyConfig, Secret};
-pub use dhow_store::{FsckReport, Image, Lease};
+pub use dhow_registry::{Config, Credential, ProxyConfig, RegistryError, Secret};
+pub use dhow_store::{FsckReport, Image, Lease, RepoDigest};
+pub use dhow_sys::process::handed_over_sockets;
 pub use events::{Event, EventRange, FollowError};
 pub use image_filter::{FilterError, ImageFilter, Label};
 pub use images::{
@@ -108,12 +109,23 @@ impl Engine {
         self.images.user_namespace().is_some()
     }
 
+    /// The same engine for somebody who brings a credential for a registry along; it is not kept.
+    pub fn on_behalf_of(&self, registry: &str, credential: Credential) -> Engine {
+        let client = Client::new(self.settings.registry.clone(), self.keychain().with(registry, credential));
+        Engine { settings: self.settings.clone(), images: self.images.clone(), registry: client.into() }
+    }
+
     fn store(&self) -> &Store {
         self.images.store()
     }
 
     fn registry(&self) -> &Client {
         self.registry.get_or_init(|| Client::new(self.settings.registry.clone(), self.keychain()))
+    }
+
+    /// The folder of what is gone after a reboot.
+    pub fn run_folder(&self) -> &std::path::Path {
+        &self.settings.run
     }
 
     /// Where docker keeps credentials.

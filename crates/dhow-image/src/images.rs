@@ -114,6 +114,13 @@ pub struct Created {
     pub moved: Vec<Moved>,
 }
 
+impl FindError {
+    /// Whether there is no such image.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, FindError::NotFound(_) | FindError::Platform { .. })
+    }
+}
+
 impl Images {
     /// The images in `store`, whose layers are in `snapshots`.
     pub fn new(store: Store, snapshots: Arc<OverlaySnapshotter>) -> Images {

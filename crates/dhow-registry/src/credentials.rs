@@ -82,13 +82,21 @@ pub enum CredentialsError {
 pub struct Keychain {
     path: Option<PathBuf>,
     helper_folders: Vec<PathBuf>,
+    /// What somebody brought along for a registry, which goes before all that is kept.
+    given: Option<(String, Credential)>,
 }
 
 impl Keychain {
     /// Credentials in the file at `path`, which need not exist; helper programs are looked for in
     /// `helper_folders` (the folders of `PATH`).
     pub fn new(path: impl Into<PathBuf>, helper_folders: Vec<PathBuf>) -> Keychain {
-        Keychain { path: Some(path.into()), helper_folders }
+        Keychain { path: Some(path.into()), helper_folders, given: None }
+    }
+
+    /// The same with a credential for one registry that is not kept anywhere.
+    pub fn with(mut self, registry: &str, credential: Credential) -> Keychain {
+        self.given = Some((server_key(registry).to_owned(), credential));
+        self
     }
 
     /// No credentials at all.
@@ -98,6 +106,11 @@ impl Keychain {
 
     /// The credential for a registry, from its helper, the default store or the file itself.
     pub fn get(&self, registry: &str) -> Result<Option<Credential>, CredentialsError> {
+        if let Some((server, credential)) = &self.given
+            && server == server_key(registry)
+        {
+            return Ok(Some(credential.clone()));
+        }
         let Some(path) = &self.path else { return Ok(None) };
         let file = ConfigFile::read(path)?;
         let key = server_key(registry);

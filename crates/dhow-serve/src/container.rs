@@ -128,6 +128,37 @@ fn at(ip: IpAddr, port: &str) -> String {
     }
 }
 
+/// `GET /containers/json`: one of the list.
+pub fn summary(container: &Container) -> Value {
+    let record = &container.record;
+    let port = |row: &PortRow| {
+        let mut port =
+            json!({ "PrivatePort": row.container.port, "Type": row.container.protocol.to_string() });
+        if let Some((ip, public)) = row.host {
+            port["IP"] = ip.to_string().into();
+            port["PublicPort"] = public.into();
+        }
+        port
+    };
+    let health = container.health.as_ref().map(|health| health.status);
+    let created = record.created.parse::<Timestamp>().map_or(0, |time| time.as_second());
+    json!({
+        "Id": container.id,
+        "Names": [format!("/{}", container.name)],
+        "Image": record.image_name,
+        "ImageID": record.image.to_string(),
+        "Command": record.args().join(" "),
+        "Created": created,
+        "Ports": ports(container).iter().map(port).collect::<Vec<_>>(),
+        "Labels": record.config.labels,
+        "State": container.state.word(),
+        "Status": status(&container.state, health, Timestamp::now()),
+        "HostConfig": { "NetworkMode": record.host.network.to_string() },
+        "NetworkSettings": { "Networks": network_settings(container)["Networks"] },
+        "Mounts": record.mounts.iter().map(|mount| mount_point(mount, None)).collect::<Vec<_>>(),
+    })
+}
+
 /// The answer to `GET /containers/{id}/json`.
 pub fn inspect(details: &ContainerDetails) -> Value {
     let container = &details.container;

@@ -1,6 +1,6 @@
 //! Docker's JSON of images.
 
-use dhow_engine::ImageDetails;
+use dhow_engine::{ImageDetails, ImageSummary, ListEntry};
 use dhow_oci::{ContainerConfig, ImageConfig, Reference};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -76,7 +76,41 @@ fn graph_driver(folders: &[std::path::PathBuf]) -> Value {
     json!({ "Name": "overlay2", "Data": data })
 }
 
-fn familiar(text: &str) -> String {
+/// `GET /images/json`: one of the list.
+pub fn summary(summary: &ImageSummary) -> Value {
+    let ImageSummary { image, containers } = summary;
+    let tags: Vec<String> = image.names.iter().map(|name| familiar(&name.reference)).collect();
+    let digest = |digest: &dhow_engine::RepoDigest| {
+        let repository = digest.repository.parse::<Reference>();
+        let name = repository.map_or_else(|_| digest.repository.clone(), |name| name.familiar_name());
+        format!("{name}@{}", digest.digest)
+    };
+    json!({
+        "Id": image.record.id.to_string(),
+        "ParentId": "",
+        "RepoTags": tags,
+        "RepoDigests": image.repo_digests.iter().map(digest).collect::<Vec<_>>(),
+        "Created": image.record.created,
+        "Size": image.record.size_bytes,
+        "VirtualSize": image.record.size_bytes,
+        "SharedSize": -1,
+        "Labels": image.record.labels,
+        "Containers": containers,
+    })
+}
+
+/// `GET /distribution/{name}/json`.
+pub fn distribution(entry: &ListEntry) -> Value {
+    let descriptor = serde_json::to_value(&entry.descriptor).expect("plain data serializes");
+    let platforms: Vec<Value> = match &entry.descriptor.platform {
+        Some(platform) => vec![serde_json::to_value(platform).expect("plain data serializes")],
+        None => Vec::new(),
+    };
+    json!({ "Descriptor": descriptor, "Platforms": platforms })
+}
+
+/// A name as people write it.
+pub(crate) fn familiar(text: &str) -> String {
     text.parse::<Reference>().map_or_else(|_| text.to_owned(), |reference| reference.familiar())
 }
 

@@ -4,6 +4,7 @@
 //! apart from the engine's own types: a rename inside is never a break outside.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod container;
 pub mod event;
 pub mod image;
@@ -11,3 +12,4 @@ pub mod network;
 pub mod subrequest;
 pub mod system;
 pub mod volume;
+pub mod when;

@@ -12,6 +12,24 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 
+/// Takes the descriptors that whoever started this process has opened for it (sd_listen_fds(3)): `count` of them, from 3
+/// on. To be called once, before anything else is opened: a second caller gets an error.
+pub fn handed_over_sockets(count: u32) -> io::Result<Vec<OwnedFd>> {
+    static TAKEN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+    const FIRST: RawFd = 3;
+    if TAKEN.swap(true, std::sync::atomic::Ordering::SeqCst) {
+        return Err(io::Error::other("the sockets have been taken already"));
+    }
+    let end = FIRST.saturating_add(RawFd::try_from(count).unwrap_or(RawFd::MAX));
+    let take = |fd: RawFd| {
+        // SAFETY: F_SETFD takes a number and tells whether it is an open descriptor.
+        check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+        // SAFETY: it is open, it was opened for us by whoever started us, and nobody took it before.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    };
+    (FIRST..end).map(take).collect()
+}
+
 /// The namespaces a new process gets for itself, as `CLONE_NEW*` bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CloneNamespaces(u64);

@@ -59,6 +59,7 @@ enum Command {
     Push(commands::push::PushArgs),
     /// Run a registry server
     Registry(commands::registry::RegistryArgs),
+    Serve(commands::serve::ServeArgs),
     /// Remove one or more images
     Rmi(commands::rmi::RmiArgs),
     /// Save one or more images to a tar archive
@@ -236,6 +237,7 @@ fn dispatch(command: Command, ui: &mut Ui) -> Result<u8, CliError> {
         Command::Rmi(args) => commands::rmi::run(args, &open()?, ui),
         Command::Save(args) => commands::save::run(args, &open()?, ui),
         Command::Search(args) => commands::search::run(args, &open_as_is()?, ui),
+        Command::Serve(args) => commands::serve::run(args, open()?, ui),
         Command::System(args) => commands::system::run(args, &open()?, ui),
         Command::Tag(args) => commands::tag::run(args, &open()?, ui),
         Command::Why(args) => commands::why::run(&args, &open()?, ui),

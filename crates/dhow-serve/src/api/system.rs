@@ -1,0 +1,205 @@
+//! The system: what it is, what happens on it, what it takes.
+
+use std::cell::RefCell;
+
+use dhow_engine::{EventRange, Secret};
+use hyper::StatusCode;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::error::{ApiError, statuses};
+use super::exchange::{Call, Reply};
+use super::query::Filters;
+use super::{API_VERSION, API_VERSION_MIN};
+use crate::{event, system};
+
+statuses! {
+    dhow_engine::SystemInfoError {}
+    dhow_engine::DiskUsageError {}
+}
+
+/// What the filters of events may be about.
+const EVENT_FILTERS: &[&str] = &[
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
+];
+
+pub(super) fn ping(_: Call) -> Result<Reply, ApiError> {
+    let headers = [
+        ("builder-version", "1"),
+        ("swarm", "inactive"),
+        ("cache-control", "no-cache, no-store, must-revalidate"),
+        ("pragma", "no-cache"),
+    ];
+    let headers = headers.map(|(name, value)| (name, value.to_owned())).to_vec();
+    let write = Box::new(|out: &mut super::body::Out| {
+        // A client that has gone has had its answer.
+        let _ = std::io::Write::write_all(out, b"OK");
+    });
+    Ok(Reply::Stream { content_type: "text/plain; charset=utf-8", headers, write })
+}
+
+pub(super) fn version(call: Call) -> Result<Reply, ApiError> {
+    let info = call.engine.system_info()?;
+    let platform = dhow_oci::Platform::host();
+    let text = |(major, minor): (u32, u32)| format!("{major}.{minor}");
+    let details = json!({
+        "ApiVersion": text(API_VERSION),
+        "MinAPIVersion": text(API_VERSION_MIN),
+        "Os": platform.os,
+        "Arch": platform.architecture,
+        "KernelVersion": info.kernel,
+        "Experimental": "false",
+        "GitCommit": "",
+        "GoVersion": "",
+        "BuildTime": "",
+    });
+    Ok(Reply::ok(json!({
+        "Platform": { "Name": "dhow" },
+        "Components": [{ "Name": "Engine", "Version": call.version, "Details": details }],
+        "Version": call.version,
+        "ApiVersion": text(API_VERSION),
+        "MinAPIVersion": text(API_VERSION_MIN),
+        "GitCommit": "",
+        "GoVersion": "",
+        "Os": platform.os,
+        "Arch": platform.architecture,
+        "KernelVersion": info.kernel,
+        "BuildTime": "",
+    })))
+}
+
+pub(super) fn info(call: Call) -> Result<Reply, ApiError> {
+    Ok(Reply::ok(system::info(&call.engine.system_info()?, call.version)))
+}
+
+/// Whether an event is one of those that are wanted, as the command line decides it.
+fn is_wanted(event: &Value, filters: &Filters) -> bool {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (kind, action) = (text(&event["Type"]), text(&event["Action"]));
+    let (id, attributes) = (text(&event["Actor"]["ID"]), &event["Actor"]["Attributes"]);
+    let is_meant = |name: &str| {
+        let known = text(&attributes["name"]);
+        name == id || name == known || (!name.is_empty() && id.starts_with(name))
+    };
+    filters.0.iter().all(|(name, values)| {
+        let any = |test: &dyn Fn(&str) -> bool| values.is_empty() || values.iter().any(|value| test(value));
+        match name.as_str() {
+            "type" => any(&|value| value == kind),
+            "event" => any(&|value| value == action || action.starts_with(&format!("{value}:"))),
+            "label" => values.iter().all(|value| {
+                let (name, wanted) =
+                    value.split_once('=').map_or((value.as_str(), None), |(n, v)| (n, Some(v)));
+                attributes[name].as_str().is_some_and(|held| wanted.is_none_or(|wanted| wanted == held))
+            }),
+            "scope" => any(&|value| value == "local"),
+            "image" => any(&|value| match kind.as_str() {
+                "image" => is_meant(value),
+                _ => text(&attributes["image"]) == value,
+            }),
+            other => kind == other && any(&|value| is_meant(value)),
+        }
+    })
+}
+
+pub(super) fn events(call: Call) -> Result<Reply, ApiError> {
+    let filters = call.query.filters()?;
+    filters.check(EVENT_FILTERS)?;
+    let time = |name| -> Result<Option<i64>, ApiError> { call.query.get(name).map(nanoseconds).transpose() };
+    let until_ns = time("until")?;
+    // Who asks for an end only means what has been.
+    let since_ns = time("since")?.or(until_ns.map(|_| 0));
+    let engine = call.engine;
+    Ok(Reply::objects(move |out| {
+        let range = EventRange { since_ns, until_ns };
+        let out = RefCell::new(out);
+        let goes_on = || !out.borrow().is_closed();
+        // A client that has gone, or a store that is, ends it; nobody is left to be told.
+        let _ = engine.events_while(range, &goes_on, &mut |happened| {
+            let message = event::message(happened);
+            !is_wanted(&message, &filters) || out.borrow_mut().line(&message).is_ok()
+        });
+    }))
+}
+
+/// A point in time, in nanoseconds since 1970.
+pub(super) fn nanoseconds(text: &str) -> Result<i64, ApiError> {
+    let now = Timestamp::now();
+    crate::when::nanoseconds(text, now).ok_or_else(|| ApiError::bad(format!("invalid time {text:?}")))
+}
+
+pub(super) fn df(call: Call) -> Result<Reply, ApiError> {
+    Ok(Reply::ok(system::disk_usage(&call.engine.disk_usage()?)))
+}
+
+/// Credentials as clients send them.
+#[derive(Deserialize)]
+#[serde(default, rename_all = "lowercase")]
+#[derive(Default)]
+struct Credentials {
+    username: String,
+    password: String,
+    serveraddress: String,
+}
+
+pub(super) fn auth(mut call: Call) -> Result<Reply, ApiError> {
+    let Credentials { username, password, serveraddress } = call.json()?;
+    let server = if serveraddress.is_empty() { "docker.io" } else { &serveraddress };
+    let status = call
+        .engine
+        .check_login(server, &username, &Secret::new(password))
+        .map_err(|error| ApiError::of(StatusCode::UNAUTHORIZED, &error))?;
+    Ok(Reply::ok(json!({ "Status": status, "IdentityToken": "" })))
+}
+
+pub(super) fn no_swarm(_: Call) -> Result<Reply, ApiError> {
+    let message = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node \
+                   to swarm and try again.";
+    Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message))
+}
+
+pub(super) fn plugins(_: Call) -> Result<Reply, ApiError> {
+    Ok(Reply::ok(json!([])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_of_events_are_alternatives_and_labels_are_not() {
+        let event = json!({
+            "Type": "container", "Action": "exec_start: ls",
+            "Actor": { "ID": "abc123", "Attributes": { "name": "web", "image": "busybox", "a": "1" } },
+        });
+        let filters =
+            |text: &str| super::super::query::Query::parse(&format!("filters={text}")).filters().unwrap();
+        for (text, expected) in [
+            (r#"{"type":["image","container"]}"#, true),
+            (r#"{"container":["web"]}"#, true),
+            (r#"{"container":["abc"]}"#, true),
+            (r#"{"container":["other"]}"#, false),
+            (r#"{"event":["exec_start"]}"#, true),
+            (r#"{"event":["exec"]}"#, false),
+            (r#"{"label":["a","a%3D1"]}"#, true),
+            (r#"{"label":["a","b"]}"#, false),
+            (r#"{"image":["busybox"]}"#, true),
+            (r#"{"volume":["web"]}"#, false),
+        ] {
+            assert_eq!(is_wanted(&event, &filters(text)), expected, "{text}");
+        }
+    }
+}
