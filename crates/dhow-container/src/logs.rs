@@ -66,6 +66,17 @@ impl Containers {
         options: &LogsOptions,
         each: &mut dyn FnMut(LogLine) -> ControlFlow<()>,
     ) -> Result<(), LogsError> {
+        self.logs_while(text, options, &|| true, each)
+    }
+
+    /// The same, with somebody who is asked while nothing is written whether it shall go on.
+    pub fn logs_while(
+        &self,
+        text: &str,
+        options: &LogsOptions,
+        wants_more: &dyn Fn() -> bool,
+        each: &mut dyn FnMut(LogLine) -> ControlFlow<()>,
+    ) -> Result<(), LogsError> {
         let container = self.find(text)?;
         let LogConfig::JsonFile(config) = &container.record.host.log else {
             return Err(LogsError::NotKept);
@@ -82,7 +93,7 @@ impl Containers {
             // Asked before reading: what an ended container wrote is all there.
             let goes_on =
                 options.follow && dhow_runtime::is_alive(&self.run_dir(&container.id)).unwrap_or(false);
-            if reader.read(&mut filtered)?.is_break() || !goes_on {
+            if reader.read(&mut filtered)?.is_break() || !goes_on || !wants_more() {
                 return Ok(());
             }
             thread::sleep(FOLLOW_INTERVAL);

@@ -195,7 +195,14 @@ impl Containers {
         Ok(())
     }
 
-    /// Attaches to a running container.
+    /// Gives the terminal of a running container another size.
+    pub fn resize(&self, text: &str, size: dhow_runtime::WindowSize) -> Result<(), AttachError> {
+        let (container, attached) = self.attach(text)?;
+        let socket = self.run_dir(&container.id).socket();
+        Ok(attached.resize(size).map_err(disk("write to", &socket))?)
+    }
+
+    /// Attaches to a running container; what it says from now on is seen.
     pub fn attach(&self, text: &str) -> Result<(Container, Attached), AttachError> {
         let container = self.find(text)?;
         match container.state {

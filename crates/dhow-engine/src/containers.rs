@@ -28,7 +28,8 @@ pub use dhow_net::{
 pub use dhow_runtime::attach::{DETACH_KEYS, DetachKeysError, parse_detach_keys};
 pub use dhow_runtime::{
     AttachEnd, AttachStreams, Attached, ExecEnd, ExecRequest, ExecStreams, ExitStatus, Health, HealthStatus,
-    OutputStream, ProbeResult, RestartPolicy, RestartPolicyError, RunDir, SignalProxy, WindowSize,
+    OutputStream, ProbeResult, RestartPolicy, RestartPolicyError, RunDir, SignalProxy,
+    StartError as RuntimeError, WindowSize,
 };
 
 use crate::Engine;

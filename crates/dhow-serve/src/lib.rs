@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod container;
+pub mod container_filter;
 pub mod event;
 pub mod image;
 pub mod network;

@@ -117,6 +117,11 @@ impl Attached {
         UnixStream::connect(Path::new(&dhow_sys::beneath::proc_path(&folder)).join(name)).map(Attached::over)
     }
 
+    /// Tells the container's terminal its size, and lets go.
+    pub fn resize(mut self, size: WindowSize) -> io::Result<()> {
+        self.send(&Frame::Resize(size))
+    }
+
     pub(crate) fn over(socket: UnixStream) -> Self {
         Attached { socket }
     }
@@ -149,7 +154,7 @@ impl Attached {
         stderr: &mut dyn Write,
     ) -> io::Result<AttachEnd> {
         let terminal = Terminal::take(streams.stdin, streams.terminal)?;
-        let keys = if terminal.is_some() { streams.detach_keys } else { &[] };
+        let keys = if streams.terminal { streams.detach_keys } else { &[] };
         let mut side = UserSide {
             run_dir,
             stdin: streams.stdin,

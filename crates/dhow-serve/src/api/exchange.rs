@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::body::{BodyReader, Out};
 use super::error::{ApiError, chain};
+use super::pending::Pending;
 use super::query::Query;
 
 /// The largest body of JSON.
@@ -18,6 +19,7 @@ const JSON_BYTES_MAX: u64 = 8 << 20;
 /// A request.
 pub(crate) struct Call {
     pub(crate) engine: Arc<Engine>,
+    pub(crate) pending: Arc<Pending>,
     /// What the server says of itself.
     pub(crate) version: &'static str,
     /// What stands in the path's gap, decoded.
@@ -54,7 +56,6 @@ type Talk = Box<dyn FnOnce(UnixStream) + Send>;
 pub(crate) enum Reply {
     Json(StatusCode, Value),
     Empty(StatusCode),
-    Text(&'static str),
     /// One that grows, of this type; it is written on a thread of its own.
     Stream {
         content_type: &'static str,

@@ -45,7 +45,7 @@ statuses! {
     dhow_engine::ImportImageError {}
 }
 
-fn platform(call: &Call) -> Result<Option<Platform>, ApiError> {
+pub(super) fn platform(call: &Call) -> Result<Option<Platform>, ApiError> {
     let parse = |text: &str| match text.starts_with('{') {
         // Newer clients send the whole description.
         true => {
@@ -56,7 +56,7 @@ fn platform(call: &Call) -> Result<Option<Platform>, ApiError> {
     call.query.get("platform").map(parse).transpose()
 }
 
-fn reference(text: &str) -> Result<Reference, ApiError> {
+pub(super) fn reference(text: &str) -> Result<Reference, ApiError> {
     text.parse().map_err(|_| ApiError::bad("invalid reference format"))
 }
 

@@ -10,11 +10,15 @@
 //! The server holds no state: what an endpoint knows it reads from the engine each time. It may be killed at any
 //! moment, and many may run over one store.
 
+mod attach;
 mod body;
 mod containers;
+mod create;
 mod error;
 mod exchange;
+mod exec;
 mod images;
+mod pending;
 mod query;
 mod route;
 mod server;

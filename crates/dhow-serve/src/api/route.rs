@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::error::ApiError;
 use super::exchange::{Call, Reply};
-use super::{containers, images, system};
+use super::{attach, containers, create, exec, images, system};
 
 /// One endpoint.
 pub(crate) struct Route {
@@ -64,7 +64,40 @@ pub(crate) const ROUTES: &[Route] = &[
     route("DELETE", "/images/{name*}", &["force", "noprune"], images::remove),
     route("GET", "/distribution/{name*}/json", &[], images::distribution),
     route("GET", "/containers/json", &["all", "limit", "size", "filters"], containers::list),
+    route("POST", "/containers/create", &["name", "platform"], create::create),
     route("GET", "/containers/{id}/json", &["size"], containers::inspect),
+    route("POST", "/containers/{id}/start", &["detachKeys"], containers::start),
+    route("POST", "/containers/{id}/stop", &["signal", "t"], containers::stop),
+    route("POST", "/containers/{id}/restart", &["signal", "t"], containers::restart),
+    route("POST", "/containers/{id}/kill", &["signal"], containers::kill),
+    route("POST", "/containers/{id}/pause", &[], containers::pause),
+    route("POST", "/containers/{id}/unpause", &[], containers::unpause),
+    route("POST", "/containers/{id}/rename", &["name"], containers::rename),
+    route("POST", "/containers/{id}/resize", &["h", "w"], containers::resize),
+    route("POST", "/containers/{id}/wait", &["condition"], attach::wait),
+    route(
+        "POST",
+        "/containers/{id}/attach",
+        &["detachKeys", "logs", "stream", "stdin", "stdout", "stderr"],
+        attach::attach,
+    ),
+    route(
+        "GET",
+        "/containers/{id}/logs",
+        &["follow", "stdout", "stderr", "since", "until", "timestamps", "tail"],
+        attach::logs,
+    ),
+    route("GET", "/containers/{id}/export", &[], containers::export),
+    route("POST", "/containers/{id}/exec", &[], exec::create),
+    route("DELETE", "/containers/{id}", &["v", "force", "link"], containers::remove),
+    route("POST", "/exec/{id}/start", &[], exec::start),
+    route("GET", "/exec/{id}/json", &[], exec::inspect),
+    route(
+        "POST",
+        "/commit",
+        &["container", "repo", "tag", "comment", "author", "pause", "changes"],
+        containers::commit,
+    ),
     route("GET", "/swarm", &[], system::no_swarm),
     route("GET", "/nodes", &[], system::no_swarm),
     route("GET", "/services", &[], system::no_swarm),

@@ -31,6 +31,7 @@ use tokio::sync::{Semaphore, watch};
 use super::body::{BodyReader, Out};
 use super::error::{ApiError, chain};
 use super::exchange::{Call, Reply};
+use super::pending::Pending;
 use super::query::Query;
 use super::route::{self, Route};
 use super::{API_VERSION, API_VERSION_MIN};
@@ -147,6 +148,7 @@ impl Server {
         let Server { config, engine, tell } = self;
         let front = Arc::new(Front {
             engine,
+            pending: Arc::default(),
             version: config.version,
             room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             tell: Arc::clone(&tell),
@@ -255,6 +257,7 @@ impl Socket {
 /// What stands between the sockets and the endpoints.
 struct Front {
     engine: Arc<Engine>,
+    pending: Arc<Pending>,
     version: &'static str,
     /// A permit for each connection there may be.
     room: Arc<Semaphore>,
@@ -319,11 +322,11 @@ impl Front {
         let is_head = request.method() == Method::HEAD;
         let reply = match find(request.method(), request.uri().path()) {
             Ok((route, name)) => self.call(route, name, request).await,
-            Err(error) => Err((error, None)),
+            Err(error) => Err(error),
         };
         let mut response = match reply {
-            Ok((reply, body)) => response(reply, body, upgrade),
-            Err((error, _)) => refusal(&error),
+            Ok(reply) => response(reply, upgrade),
+            Err(error) => refusal(&error),
         };
         let headers = response.headers_mut();
         let version = format!("{}.{}", API_VERSION.0, API_VERSION.1);
@@ -342,10 +345,11 @@ impl Front {
         route: &'static Route,
         name: String,
         request: Request<Incoming>,
-    ) -> Result<(Reply, Option<BodyReader>), (ApiError, Option<BodyReader>)> {
+    ) -> Result<Reply, ApiError> {
         let (parts, body) = request.into_parts();
         let call = Call {
             engine: Arc::clone(&self.engine),
+            pending: Arc::clone(&self.pending),
             version: self.version,
             name,
             query: Query::parse(parts.uri.query().unwrap_or_default()),
@@ -354,11 +358,10 @@ impl Front {
         };
         let task = tokio::task::spawn_blocking(move || (route.handler)(call));
         match task.await {
-            Ok(Ok(reply)) => Ok((reply, None)),
-            Ok(Err(error)) => Err((error, None)),
+            Ok(reply) => reply,
             Err(_) => {
                 (self.tell)(Notice::Failure(format!("{} {} panicked", route.method, route.path)));
-                Err((ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "dhow failed; please report it"), None))
+                Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "dhow failed; please report it"))
             }
         }
     }
@@ -446,16 +449,13 @@ fn typed(status: StatusCode, content_type: &'static str, body: Body) -> Response
     response
 }
 
-fn response(reply: Reply, _: Option<BodyReader>, upgrade: Option<OnUpgrade>) -> Response<Body> {
+fn response(reply: Reply, upgrade: Option<OnUpgrade>) -> Response<Body> {
     match reply {
         Reply::Json(status, value) => json(status, &value),
         Reply::Empty(status) => {
             let mut response = Response::new(empty());
             *response.status_mut() = status;
             response
-        }
-        Reply::Text(text) => {
-            typed(StatusCode::OK, "text/plain; charset=utf-8", Full::from(text).boxed_unsync())
         }
         Reply::Stream { content_type, headers, write } => {
             let (mut out, body) = Out::new();

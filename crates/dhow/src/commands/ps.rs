@@ -1,6 +1,7 @@
 use dhow_engine::Engine;
-use dhow_engine::containers::{Container, ContainerPort, FindError, MountKind, State, short_id};
+use dhow_engine::containers::{Container, MountKind, short_id};
 use dhow_serve::container::{ports, ports_text, running_for, status};
+use dhow_serve::container_filter::{ContainerFilter, health};
 use dhow_template::format::{Columns, rows};
 use dhow_template::units::{ellipsis, human_size};
 use jiff::Timestamp;
@@ -11,8 +12,6 @@ use crate::ui::Ui;
 
 /// How much of a command the table shows.
 const COMMAND_WIDTH: usize = 20;
-/// What is said of a container's health.
-const HEALTH: [&str; 4] = ["none", "starting", "healthy", "unhealthy"];
 /// How much of the mounts' names the table shows.
 const MOUNT_WIDTH: usize = 15;
 
@@ -80,12 +79,11 @@ pub(crate) struct PsArgs {
 }
 
 pub(crate) fn run(args: &PsArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
-    let filters =
-        args.filter.iter().map(|text| Filter::parse(text, engine)).collect::<Result<Vec<_>, _>>()?;
+    let filter = ContainerFilter::parse(&args.filter, engine).map_err(CliError::new)?;
     let last = if args.latest { Some(1) } else { usize::try_from(args.last).ok().filter(|last| *last > 0) };
-    let all = args.all || last.is_some() || filters.iter().any(Filter::asks_for_state);
+    let all = args.all || last.is_some() || filter.asks_for_state();
     let mut shown = engine.containers().list()?;
-    shown.retain(|container| (all || container.state.is_up()) && fits(container, &filters));
+    shown.retain(|container| (all || container.state.is_up()) && filter.fits(container));
     shown.truncate(last.unwrap_or(usize::MAX));
     if args.quiet {
         for container in &shown {
@@ -146,10 +144,6 @@ fn size(container: &Container, engine: &Engine) -> Result<String, CliError> {
     Ok(format!("{} (virtual {})", human_size(written), human_size(written + image)))
 }
 
-fn health(container: &Container) -> &'static str {
-    container.health.as_ref().map_or("none", |health| health.status.word())
-}
-
 /// An image that was given by its id is shown by its short one.
 fn shown_image(container: &Container, no_trunc: bool) -> String {
     let name = &container.record.image_name;
@@ -173,160 +167,5 @@ pub(super) fn label(row: &Value, method: &str, args: &[Value]) -> Option<Result<
         }
         ("Label", _) => Some(Err(format!("wrong number of args for Label: want 1 got {}", args.len()))),
         _ => None,
-    }
-}
-
-/// One condition of `--filter`.
-enum Filter {
-    Id(String),
-    Name(String),
-    Label(String, Option<String>),
-    Status(String),
-    Exited(i32),
-    /// By name as written, and by id.
-    Ancestor(String, Option<dhow_oci::Digest>),
-    Before(String),
-    Since(String),
-    Volume(String),
-    Network(String),
-    Publish(ContainerPort),
-    Expose(ContainerPort),
-    /// `none`: nobody asks.
-    Health(String),
-    /// Of a swarm, which there is none of.
-    IsTask(bool),
-    /// `default` is all there is outside of Windows.
-    Isolation(String),
-}
-
-impl Filter {
-    fn parse(text: &str, engine: &Engine) -> Result<Filter, CliError> {
-        let invalid = |what: &str| CliError::new(format!("invalid filter '{text}'{what}"));
-        let (name, value) = text.split_once('=').ok_or_else(|| invalid(": expected name=value"))?;
-        let created = |value: &str| -> Result<String, FindError> {
-            Ok(engine.containers().find(value)?.record.created)
-        };
-        let port = |value: &str| value.parse().map_err(|error| invalid(&format!(": {error}")));
-        Ok(match name {
-            "id" => Filter::Id(value.into()),
-            "name" => Filter::Name(value.strip_prefix('/').unwrap_or(value).into()),
-            "label" => match value.split_once('=') {
-                Some((name, value)) => Filter::Label(name.into(), Some(value.into())),
-                None => Filter::Label(value.into(), None),
-            },
-            "status" => {
-                let known = ["created", "restarting", "running", "removing", "paused", "exited", "dead"]
-                    .contains(&value);
-                if !known {
-                    return Err(invalid(": no such status"));
-                }
-                Filter::Status(value.into())
-            }
-            "exited" => Filter::Exited(value.parse().map_err(|_| invalid(": expected an exit code"))?),
-            "ancestor" => {
-                Filter::Ancestor(value.into(), engine.find_image(value).ok().map(|image| image.record.id))
-            }
-            "before" => Filter::Before(created(value)?),
-            "since" => Filter::Since(created(value)?),
-            "volume" => Filter::Volume(value.into()),
-            "network" => Filter::Network(value.into()),
-            "publish" => Filter::Publish(port(value)?),
-            "expose" => Filter::Expose(port(value)?),
-            "health" if HEALTH.contains(&value) => Filter::Health(value.into()),
-            "health" => return Err(invalid(": expected none, starting, healthy or unhealthy")),
-            "is-task" => match value {
-                "true" | "1" => Filter::IsTask(true),
-                "false" | "0" => Filter::IsTask(false),
-                _ => return Err(invalid(": expected true or false")),
-            },
-            "isolation" => Filter::Isolation(value.into()),
-            _ => return Err(invalid("")),
-        })
-    }
-
-    /// Whether containers that do not run are meant as well.
-    fn asks_for_state(&self) -> bool {
-        matches!(self, Filter::Status(_) | Filter::Exited(_))
-    }
-
-    /// Conditions with one of these names in common are alternatives.
-    fn kind(&self) -> std::mem::Discriminant<Filter> {
-        std::mem::discriminant(self)
-    }
-
-    fn fits(&self, container: &Container) -> bool {
-        let record = &container.record;
-        match self {
-            Filter::Id(text) => container.id.starts_with(text.as_str()),
-            // Docker takes a regular expression; what people write is a part of the name, perhaps anchored.
-            Filter::Name(text) => name_fits(&container.name, text),
-            Filter::Label(name, value) => record
-                .config
-                .labels
-                .get(name)
-                .is_some_and(|held| value.as_ref().is_none_or(|value| value == held)),
-            Filter::Status(word) => container.state.word() == word,
-            Filter::Exited(code) => {
-                matches!(&container.state, State::Exited { status, .. } if status.exit_code == *code)
-            }
-            Filter::Ancestor(name, id) => {
-                record.image_name == *name || id.is_some_and(|id| id == record.image)
-            }
-            Filter::Before(time) => record.created < *time,
-            Filter::Since(time) => record.created > *time,
-            Filter::Volume(text) => {
-                let has = |mount: &dhow_engine::containers::Mount| match &mount.kind {
-                    MountKind::Volume { name, .. } => name == text || mount.target == *text,
-                    MountKind::Bind { source, .. } => source.to_str() == Some(text) || mount.target == *text,
-                    MountKind::Image { name, .. } => name == text || mount.target == *text,
-                    MountKind::Tmpfs { .. } => false,
-                };
-                record.mounts.iter().any(has)
-            }
-            Filter::Network(text) => record.networks.iter().any(|(name, endpoint)| {
-                name == text || !text.is_empty() && endpoint.network_id.starts_with(text.as_str())
-            }),
-            Filter::Publish(port) => {
-                record.port_mappings().iter().any(|mapping| mapping.container_port == *port)
-            }
-            Filter::Expose(port) => record.exposed().contains(port),
-            Filter::Health(word) => health(container) == word,
-            Filter::IsTask(is_task) => !is_task,
-            Filter::Isolation(name) => name.is_empty() || name == "default",
-        }
-    }
-}
-
-fn name_fits(name: &str, text: &str) -> bool {
-    let (text, from_start) = text.strip_prefix('^').map_or((text, false), |text| (text, true));
-    let text = if from_start { text.strip_prefix('/').unwrap_or(text) } else { text };
-    let (text, to_end) = text.strip_suffix('$').map_or((text, false), |text| (text, true));
-    match (from_start, to_end) {
-        (true, true) => name == text,
-        (true, false) => name.starts_with(text),
-        (false, true) => name.ends_with(text),
-        (false, false) => name.contains(text),
-    }
-}
-
-/// Labels must all fit; of the other conditions one of each kind.
-fn fits(container: &Container, filters: &[Filter]) -> bool {
-    filters.iter().all(|filter| match filter {
-        Filter::Label(..) => filter.fits(container),
-        _ => filters.iter().any(|other| other.kind() == filter.kind() && other.fits(container)),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_filter_may_be_anchored() {
-        for (text, expected) in
-            [("we", true), ("^web$", true), ("^/web", true), ("^eb", false), ("eb$", true), ("x", false)]
-        {
-            assert_eq!(name_fits("web", text), expected, "{text}");
-        }
     }
 }

@@ -1,0 +1,546 @@
+//! `POST /containers/create`: Docker's JSON as a request to the engine.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+use dhow_engine::containers::{
+    ContainerPort, CreateRequest, DnsOptions, HealthConfig, HostConfig, Limits, LogConfig, MountRequest,
+    PortMapping, Ulimit, parse_mount, parse_tmpfs, parse_volume,
+};
+use dhow_template::units::ram_in_bytes;
+use hyper::StatusCode;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use super::exchange::{Call, Reply};
+
+/// Docker writes `null` for whatever is not set.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A list of words; old clients write one word as text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Words {
+    List(Vec<String>),
+    One(String),
+}
+
+impl Words {
+    fn list(self) -> Vec<String> {
+        match self {
+            Words::List(list) => list,
+            Words::One(word) => vec![word],
+        }
+    }
+}
+
+type Set = BTreeMap<String, Value>;
+
+/// The body.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Body {
+    #[serde(deserialize_with = "or_default")]
+    hostname: String,
+    #[serde(deserialize_with = "or_default")]
+    domainname: String,
+    #[serde(deserialize_with = "or_default")]
+    user: String,
+    #[serde(deserialize_with = "or_default")]
+    tty: bool,
+    #[serde(deserialize_with = "or_default")]
+    open_stdin: bool,
+    #[serde(deserialize_with = "or_default")]
+    stdin_once: bool,
+    #[serde(deserialize_with = "or_default")]
+    env: Vec<String>,
+    cmd: Option<Words>,
+    entrypoint: Option<Words>,
+    #[serde(deserialize_with = "or_default")]
+    image: String,
+    #[serde(deserialize_with = "or_default")]
+    labels: BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
+    volumes: Set,
+    #[serde(deserialize_with = "or_default")]
+    exposed_ports: Set,
+    #[serde(deserialize_with = "or_default")]
+    working_dir: String,
+    #[serde(deserialize_with = "or_default")]
+    stop_signal: String,
+    stop_timeout: Option<i64>,
+    healthcheck: Option<Health>,
+    #[serde(deserialize_with = "or_default")]
+    mac_address: String,
+    #[serde(deserialize_with = "or_default")]
+    host_config: Host,
+}
+
+/// How to tell whether the program is well; times in nanoseconds.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Health {
+    #[serde(deserialize_with = "or_default")]
+    test: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    interval: i64,
+    #[serde(deserialize_with = "or_default")]
+    timeout: i64,
+    #[serde(deserialize_with = "or_default")]
+    start_period: i64,
+    #[serde(deserialize_with = "or_default")]
+    start_interval: i64,
+    #[serde(deserialize_with = "or_default")]
+    retries: i64,
+}
+
+/// `HostConfig`.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Host {
+    #[serde(deserialize_with = "or_default")]
+    binds: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    mounts: Vec<Value>,
+    #[serde(deserialize_with = "or_default")]
+    tmpfs: BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
+    volumes_from: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    log_config: Log,
+    #[serde(deserialize_with = "or_default")]
+    network_mode: String,
+    #[serde(deserialize_with = "or_default")]
+    port_bindings: BTreeMap<String, Option<Vec<Binding>>>,
+    #[serde(deserialize_with = "or_default")]
+    publish_all_ports: bool,
+    #[serde(deserialize_with = "or_default")]
+    restart_policy: Restart,
+    #[serde(deserialize_with = "or_default")]
+    auto_remove: bool,
+    #[serde(deserialize_with = "or_default")]
+    cap_add: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    cap_drop: Vec<String>,
+    #[serde(rename = "Dns", deserialize_with = "or_default")]
+    dns: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    dns_options: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    dns_search: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    extra_hosts: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    group_add: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    ipc_mode: String,
+    #[serde(deserialize_with = "or_default")]
+    pid_mode: String,
+    #[serde(rename = "UTSMode", deserialize_with = "or_default")]
+    uts_mode: String,
+    #[serde(deserialize_with = "or_default")]
+    cgroupns_mode: String,
+    #[serde(deserialize_with = "or_default")]
+    privileged: bool,
+    #[serde(deserialize_with = "or_default")]
+    readonly_rootfs: bool,
+    #[serde(deserialize_with = "or_default")]
+    security_opt: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    shm_size: u64,
+    #[serde(deserialize_with = "or_default")]
+    sysctls: BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
+    runtime: String,
+    init: Option<bool>,
+    #[serde(deserialize_with = "or_default")]
+    memory: i64,
+    #[serde(deserialize_with = "or_default")]
+    memory_swap: i64,
+    #[serde(deserialize_with = "or_default")]
+    cpu_shares: u64,
+    #[serde(deserialize_with = "or_default")]
+    nano_cpus: i64,
+    #[serde(deserialize_with = "or_default")]
+    cpu_period: u64,
+    #[serde(deserialize_with = "or_default")]
+    cpu_quota: i64,
+    #[serde(deserialize_with = "or_default")]
+    cpuset_cpus: String,
+    pids_limit: Option<i64>,
+    #[serde(deserialize_with = "or_default")]
+    ulimits: Vec<Limit>,
+    /// What is not understood; it must not ask for anything.
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Log {
+    #[serde(rename = "Type", deserialize_with = "or_default")]
+    kind: String,
+    #[serde(deserialize_with = "or_default")]
+    config: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Binding {
+    #[serde(default, deserialize_with = "or_default")]
+    host_ip: String,
+    #[serde(default, deserialize_with = "or_default")]
+    host_port: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Restart {
+    #[serde(deserialize_with = "or_default")]
+    name: String,
+    #[serde(deserialize_with = "or_default")]
+    maximum_retry_count: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Limit {
+    name: String,
+    soft: i64,
+    hard: i64,
+}
+
+pub(super) fn create(mut call: Call) -> Result<Reply, ApiError> {
+    let body: Body = call.json()?;
+    let mut request = body.request()?;
+    request.name = call.query.get("name").map(|name| name.strip_prefix('/').unwrap_or(name).to_owned());
+    request.platform = super::images::platform(&call)?;
+    let created = call.engine.containers().create(&request)?;
+    Ok(Reply::Json(StatusCode::CREATED, json!({ "Id": created.id, "Warnings": [] })))
+}
+
+impl Body {
+    fn request(self) -> Result<CreateRequest, ApiError> {
+        if self.image.is_empty() {
+            return Err(ApiError::bad("the body names no Image"));
+        }
+        let text = |text: String| Some(text).filter(|text| !text.is_empty());
+        let port =
+            |text: &String| text.parse::<ContainerPort>().map_err(|error| ApiError::bad(error.to_string()));
+        let mut mounts = self.host_config.mounts()?;
+        for path in self.volumes.keys() {
+            if !mounts.iter().any(|mount| mount.target == *path) {
+                mounts.push(
+                    parse_volume(path, Path::new("/")).map_err(|error| ApiError::bad(error.to_string()))?,
+                );
+            }
+        }
+        let health = |health: Health| HealthConfig {
+            test: health.test,
+            interval: health.interval,
+            timeout: health.timeout,
+            start_period: health.start_period,
+            start_interval: health.start_interval,
+            retries: health.retries,
+        };
+        let expose = self.exposed_ports.keys().map(port).collect::<Result<_, _>>()?;
+        let volumes_from =
+            self.host_config.volumes_from.iter().map(|text| volumes_from(text)).collect::<Result<_, _>>()?;
+        let mut host = self.host_config.host()?;
+        host.hostname = match (text(self.hostname), text(self.domainname)) {
+            (Some(name), Some(domain)) => Some(format!("{name}.{domain}")),
+            (name, _) => name,
+        };
+        (host.tty, host.open_stdin, host.stdin_once) = (self.tty, self.open_stdin, self.stdin_once);
+        host.stop_timeout_s = self.stop_timeout;
+        if let Some(mac) = text(self.mac_address) {
+            host.mac = Some(mac.parse().map_err(|_| ApiError::bad(format!("invalid MAC address: {mac}")))?);
+        }
+        Ok(CreateRequest {
+            image: self.image,
+            command: self.cmd.map(Words::list).unwrap_or_default(),
+            entrypoint: self.entrypoint.map(Words::list),
+            env: self.env,
+            workdir: text(self.working_dir),
+            user: text(self.user),
+            labels: self.labels,
+            expose,
+            stop_signal: text(self.stop_signal),
+            healthcheck: self.healthcheck.map(health),
+            mounts,
+            volumes_from,
+            host,
+            ..CreateRequest::default()
+        })
+    }
+}
+
+/// `CONTAINER[:ro]`.
+fn volumes_from(text: &str) -> Result<(String, bool), ApiError> {
+    match text.split_once(':') {
+        None => Ok((text.to_owned(), false)),
+        Some((container, "ro")) => Ok((container.to_owned(), true)),
+        Some((container, "rw" | "z" | "Z")) => Ok((container.to_owned(), false)),
+        Some((_, mode)) => Err(ApiError::bad(format!("invalid mode: {mode}"))),
+    }
+}
+
+impl Host {
+    fn mounts(&self) -> Result<Vec<MountRequest>, ApiError> {
+        let bad = |error: dhow_engine::containers::MountError| ApiError::bad(error.to_string());
+        let root = Path::new("/");
+        let mut mounts = Vec::new();
+        for text in &self.binds {
+            mounts.push(parse_volume(text, root).map_err(bad)?);
+        }
+        for mount in &self.mounts {
+            let fields = mount_fields(mount)?;
+            mounts.push(parse_mount(&fields.join(","), &fields, root).map_err(bad)?);
+        }
+        for (target, options) in &self.tmpfs {
+            let colon = if options.is_empty() { "" } else { ":" };
+            mounts.push(parse_tmpfs(&format!("{target}{colon}{options}")).map_err(bad)?);
+        }
+        Ok(mounts)
+    }
+
+    fn host(self) -> Result<HostConfig, ApiError> {
+        self.check_rest()?;
+        let bad = |error: &dyn std::error::Error| ApiError::bad(error.to_string());
+        let set = |number: i64| Some(number).filter(|number| *number != 0);
+        let mut publish = Vec::new();
+        for (port, bindings) in &self.port_bindings {
+            for Binding { host_ip, host_port } in bindings.iter().flatten() {
+                let host_ip = if host_ip.contains(':') { format!("[{host_ip}]") } else { host_ip.clone() };
+                let text = format!("{host_ip}:{host_port}:{port}");
+                publish.extend(PortMapping::parse(&text).map_err(|error| bad(&error))?);
+            }
+        }
+        let restart = match self.restart_policy.maximum_retry_count {
+            0 => self.restart_policy.name.clone(),
+            count => format!("{}:{count}", self.restart_policy.name),
+        };
+        let address = |text: &String| {
+            text.parse::<IpAddr>().map_err(|_| ApiError::bad(format!("{text} is not an IP address")))
+        };
+        let mut host = HostConfig {
+            groups: self.group_add,
+            publish,
+            publish_all: self.publish_all_ports,
+            network: self.network_mode.parse().map_err(|error| bad(&error))?,
+            dns: DnsOptions {
+                servers: self.dns.iter().map(address).collect::<Result<_, _>>()?,
+                search: self.dns_search,
+                options: self.dns_options,
+            },
+            extra_hosts: self.extra_hosts.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?,
+            restart: restart.parse().map_err(|error| bad(&error))?,
+            auto_remove: self.auto_remove,
+            cap_add: self.cap_add,
+            cap_drop: self.cap_drop,
+            privileged: self.privileged,
+            read_only: self.readonly_rootfs,
+            init: self.init.unwrap_or(false),
+            pid_host: is_host("PidMode", &self.pid_mode, "")?,
+            ipc_host: is_host("IpcMode", &self.ipc_mode, "private")?,
+            uts_host: is_host("UTSMode", &self.uts_mode, "")?,
+            cgroup_host: is_host("CgroupnsMode", &self.cgroupns_mode, "private")?,
+            limits: Limits {
+                memory_bytes: set(self.memory),
+                memory_swap_bytes: set(self.memory_swap),
+                cpu_shares: Some(self.cpu_shares).filter(|shares| *shares != 0),
+                nano_cpus: set(self.nano_cpus),
+                cpu_quota_us: set(self.cpu_quota),
+                cpu_period_us: Some(self.cpu_period).filter(|period| *period != 0),
+                cpuset_cpus: Some(self.cpuset_cpus).filter(|cpus| !cpus.is_empty()),
+                pids_max: self.pids_limit.filter(|pids| *pids != 0),
+            },
+            ulimits: self
+                .ulimits
+                .into_iter()
+                .map(|limit| Ulimit { name: limit.name, soft: limit.soft, hard: limit.hard })
+                .collect(),
+            sysctls: self.sysctls,
+            shm_bytes: Some(self.shm_size).filter(|bytes| *bytes != 0),
+            log: log(&self.log_config)?,
+            ..HostConfig::default()
+        };
+        if !matches!(self.runtime.as_str(), "" | "dhow") {
+            return Err(ApiError::bad(format!("unknown or invalid runtime name: {}", self.runtime)));
+        }
+        security(&self.security_opt, &mut host)?;
+        Ok(host)
+    }
+
+    /// Refuses what would be ignored.
+    fn check_rest(&self) -> Result<(), ApiError> {
+        /// They say where something came from, not what it shall be.
+        const ABOUT_THE_CLIENT: [&str; 2] = ["ConsoleSize", "ContainerIDFile"];
+        let asks = |value: &Value| match value {
+            Value::Null | Value::Bool(false) => false,
+            Value::Bool(true) => true,
+            Value::Number(number) => !matches!(number.as_i64(), Some(0 | -1)),
+            Value::String(text) => !matches!(text.as_str(), "" | "default"),
+            Value::Array(list) => !list.is_empty(),
+            Value::Object(fields) => !fields.is_empty(),
+        };
+        let mut asked = self.rest.iter().filter(|(name, _)| !ABOUT_THE_CLIENT.contains(&name.as_str()));
+        match asked.find(|(_, value)| asks(value)) {
+            Some((name, _)) => Err(ApiError::unsupported(format_args!("HostConfig.{name}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn is_host(name: &str, mode: &str, own: &str) -> Result<bool, ApiError> {
+    match mode {
+        "" => Ok(false),
+        "host" => Ok(true),
+        mode if mode == own || mode == "private" => Ok(false),
+        mode => Err(ApiError::unsupported(format_args!("HostConfig.{name} {mode}"))),
+    }
+}
+
+fn extra_host(text: &str) -> Result<(String, Option<IpAddr>), ApiError> {
+    let invalid = || ApiError::bad(format!("invalid extra host: {text}"));
+    let (name, address) = text.split_once(['=', ':']).ok_or_else(invalid)?;
+    let bare = address.trim_start_matches('[').trim_end_matches(']');
+    match bare {
+        "host-gateway" => Ok((name.to_owned(), None)),
+        bare => Ok((name.to_owned(), Some(bare.parse().map_err(|_| invalid())?))),
+    }
+}
+
+fn security(options: &[String], host: &mut HostConfig) -> Result<(), ApiError> {
+    for option in options {
+        match option.replacen(':', "=", 1).as_str() {
+            "no-new-privileges" | "no-new-privileges=true" => host.no_new_privileges = true,
+            "no-new-privileges=false" => host.no_new_privileges = false,
+            "seccomp=unconfined" => host.seccomp_unconfined = true,
+            "seccomp=builtin" => host.seccomp_unconfined = false,
+            // What dhow does anyway.
+            "apparmor=unconfined" | "label=disable" => {}
+            _ => return Err(ApiError::unsupported(format_args!("the security option {option}"))),
+        }
+    }
+    Ok(())
+}
+
+fn log(log: &Log) -> Result<LogConfig, ApiError> {
+    match log.kind.as_str() {
+        "none" => return Ok(LogConfig::None),
+        "" | "json-file" | "local" => {}
+        other => return Err(ApiError::bad(format!("logger: no log driver named '{other}' is registered"))),
+    }
+    let (mut bytes_max, mut files_max) = (None, 1);
+    for (name, value) in &log.config {
+        let invalid = || ApiError::bad(format!("invalid value for {name}: {value}"));
+        match name.as_str() {
+            "max-size" if value == "-1" => {}
+            "max-size" => bytes_max = Some(ram_in_bytes(value).map_err(|_| invalid())?),
+            "max-file" => files_max = value.parse().ok().filter(|files| *files > 0).ok_or_else(invalid)?,
+            _ => return Err(ApiError::bad(format!("unknown log opt '{name}' for json-file log driver"))),
+        }
+    }
+    Ok(LogConfig::JsonFile { bytes_max, files_max })
+}
+
+/// A mount in the fields of `--mount`.
+fn mount_fields(mount: &Value) -> Result<Vec<String>, ApiError> {
+    /// Docker's names, at whatever depth, and those of `--mount`.
+    const NAMES: &[(&str, &str)] = &[
+        ("/Type", "type"),
+        ("/Source", "source"),
+        ("/Target", "target"),
+        ("/ReadOnly", "readonly"),
+        ("/Consistency", "consistency"),
+        ("/BindOptions/Propagation", "bind-propagation"),
+        ("/BindOptions/NonRecursive", "bind-nonrecursive"),
+        ("/BindOptions/CreateMountpoint", "bind-create-src"),
+        ("/VolumeOptions/NoCopy", "volume-nocopy"),
+        ("/VolumeOptions/Subpath", "volume-subpath"),
+        ("/VolumeOptions/DriverConfig/Name", "volume-driver"),
+        ("/TmpfsOptions/SizeBytes", "tmpfs-size"),
+        ("/ImageOptions/Subpath", "image-subpath"),
+    ];
+    let mut fields = Vec::new();
+    for (path, name) in NAMES {
+        let value = match mount.pointer(path) {
+            None | Some(Value::Null | Value::Bool(false)) => continue,
+            Some(Value::Bool(true)) => "true".to_owned(),
+            Some(Value::String(text)) if text.is_empty() => continue,
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) if number.as_i64() == Some(0) => continue,
+            Some(Value::Number(number)) => number.to_string(),
+            Some(_) => return Err(ApiError::bad(format!("invalid mount: {mount}"))),
+        };
+        fields.push(format!("{name}={value}"));
+    }
+    if let Some(mode) = mount.pointer("/TmpfsOptions/Mode").and_then(Value::as_u64).filter(|mode| *mode != 0)
+    {
+        fields.push(format!("tmpfs-mode={mode:o}"));
+    }
+    for (path, name) in
+        [("/VolumeOptions/Labels", "volume-label"), ("/VolumeOptions/DriverConfig/Options", "volume-opt")]
+    {
+        for (key, value) in mount.pointer(path).and_then(Value::as_object).into_iter().flatten() {
+            fields.push(format!("{name}={key}={}", value.as_str().unwrap_or_default()));
+        }
+    }
+    Ok(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(value: Value) -> Result<CreateRequest, String> {
+        let body: Body = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        body.request().map_err(|error| error.message)
+    }
+
+    #[test]
+    fn what_docker_run_sends_is_understood() {
+        let request = request(json!({
+            "Hostname": "", "Domainname": "", "User": "1000", "AttachStdin": false, "Tty": true, "OpenStdin": true,
+            "StdinOnce": true, "Env": ["A=b"], "Cmd": ["sh", "-c", "true"], "Image": "busybox", "Volumes": { "/v": {} },
+            "ExposedPorts": { "80/tcp": {} }, "Entrypoint": null, "OnBuild": null, "Labels": { "a": "b" },
+            "HostConfig": {
+                "Binds": ["/src:/dst:ro", "data:/data"], "NetworkMode": "default", "ContainerIDFile": "x",
+                "LogConfig": { "Type": "", "Config": {} }, "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
+                "PortBindings": { "80/tcp": [{ "HostIp": "::1", "HostPort": "8080" }, { "HostPort": "" }] },
+                "Memory": 8388608, "MemorySwappiness": -1, "ConsoleSize": [24, 80], "CapAdd": null, "Isolation": "",
+                "Mounts": [{ "Type": "tmpfs", "Target": "/t", "TmpfsOptions": { "SizeBytes": 4096, "Mode": 448 } }],
+            },
+            "NetworkingConfig": { "EndpointsConfig": {} },
+        }))
+        .unwrap();
+        assert_eq!(request.command, ["sh", "-c", "true"]);
+        assert!(request.entrypoint.is_none() && request.host.tty);
+        let targets: Vec<&str> = request.mounts.iter().map(|mount| mount.target.as_str()).collect();
+        assert_eq!(targets, ["/dst", "/data", "/t", "/v"]);
+        assert_eq!(request.host.publish.len(), 2);
+        assert_eq!(request.host.limits.memory_bytes, Some(8 << 20));
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_refused() {
+        let refused = |host: Value| request(json!({ "Image": "x", "HostConfig": host })).unwrap_err();
+        assert_eq!(refused(json!({ "BlkioWeight": 10 })), "HostConfig.BlkioWeight is not supported by dhow");
+        assert!(
+            refused(json!({ "RestartPolicy": { "Name": "sometimes" } })).contains("invalid restart policy")
+        );
+        assert!(
+            refused(json!({ "LogConfig": { "Type": "syslog" } })).contains("no log driver named 'syslog'")
+        );
+        assert!(refused(json!({ "PortBindings": { "x/tcp": [{}] } })).contains('x'));
+        assert!(request(json!({ "Image": "x", "Env": 1 })).is_err());
+        assert!(request(json!({})).is_err());
+    }
+}
