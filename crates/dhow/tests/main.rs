@@ -32,6 +32,7 @@ mod container_peers;
 mod containers;
 mod cp;
 mod differential;
+mod engine_api;
 mod escape;
 mod explore;
 mod faults;

@@ -41,7 +41,12 @@ impl Call {
         };
         let bytes = bytes.ok_or_else(too_large)?;
         let bytes = if bytes.trim_ascii().is_empty() { b"{}".as_slice() } else { &bytes };
-        serde_json::from_slice(bytes).map_err(|error| ApiError::bad(format!("invalid JSON: {error}")))
+        let invalid = |error: serde_json::Error| ApiError::bad(format!("invalid JSON: {error}"));
+        match serde_json::from_slice(bytes).map_err(invalid)? {
+            // A list would do for a structure, field by field.
+            object @ Value::Object(_) => serde_json::from_value(object).map_err(invalid),
+            _ => Err(ApiError::bad("invalid JSON: expected an object")),
+        }
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {

@@ -216,7 +216,7 @@ impl Progress<'_> {
     }
 
     fn bar(&self, id: &str, status: &str, current: u64, total: u64) {
-        let filled = if total == 0 { BAR_WIDTH } else { current.min(total) * BAR_WIDTH / total };
+        let filled = (current.min(total) * BAR_WIDTH).checked_div(total).unwrap_or(BAR_WIDTH);
         let bar = match filled {
             BAR_WIDTH => "=".repeat(BAR_WIDTH as usize),
             filled => {

@@ -7,6 +7,7 @@
 //! The network alone is shared: a host has one `dhow0`, and whoever hands out addresses on it must know of all others. Each
 //! run-time folder therefore links to the host's own folder of networks.
 
+mod api;
 mod dockerd;
 mod holdings;
 mod normal;
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+pub(crate) use api::Api;
 pub(crate) use dhow_sim::{Answer, Asked, Double, Image, manifest};
 pub(crate) use dockerd::Dockerd;
 pub(crate) use normal::Normal;
