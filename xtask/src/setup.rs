@@ -81,6 +81,8 @@ const PACKAGES: &[Package] = &[
     package("openssh-server", "/usr/sbin/sshd", &[Test]),
     // Tests start a daemon of their own; it comes with the BuildKit that results are compared with.
     package("docker.io", "/usr/sbin/dockerd", &[Test, Bench, Differential]),
+    package("docker-compose", "docker-compose", &[Test]),
+    package("python3-docker", "/usr/lib/python3/dist-packages/docker", &[Test]),
     package("time", "/usr/bin/time", &[Bench]),
 ];
 

@@ -123,6 +123,11 @@ impl Engine {
         self.registry.get_or_init(|| Client::new(self.settings.registry.clone(), self.keychain()))
     }
 
+    /// Where programs are looked for.
+    pub fn program_folders(&self) -> &[std::path::PathBuf] {
+        &self.settings.helper_folders
+    }
+
     /// The folder of what is gone after a reboot.
     pub fn run_folder(&self) -> &std::path::Path {
         &self.settings.run

@@ -154,7 +154,7 @@ pub fn summary(container: &Container) -> Value {
         "State": container.state.word(),
         "Status": status(&container.state, health, Timestamp::now()),
         "HostConfig": { "NetworkMode": record.host.network.to_string() },
-        "NetworkSettings": { "Networks": network_settings(container)["Networks"] },
+        "NetworkSettings": { "Networks": crate::network::settings(container)["Networks"] },
         "Mounts": record.mounts.iter().map(|mount| mount_point(mount, None)).collect::<Vec<_>>(),
     })
 }

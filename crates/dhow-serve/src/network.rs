@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use dhow_engine::Label;
 use dhow_engine::containers::{Container, NetworkAttached, State};
 use dhow_engine::networks::{AddressPool, EndpointConfig, NetworkDetails, endpoint_id};
 use serde_json::{Map, Value, json};
@@ -48,6 +49,24 @@ pub fn inspect(details: &NetworkDetails) -> Value {
         "Options": record.options,
         "Labels": record.labels,
     })
+}
+
+/// Whether a list with these filters shows a network; `values` are those of a filter, by its name.
+pub fn fits(details: &NetworkDetails, values: &dyn Fn(&str) -> Vec<String>) -> bool {
+    let (network, record) = (&details.network, &details.network.record);
+    let any = |name: &str, fits: &dyn Fn(&str) -> bool| {
+        let wanted = values(name);
+        wanted.is_empty() || wanted.iter().any(|value| fits(value))
+    };
+    // The networks every host has are no leftovers.
+    let is_dangling = (details.is_dangling && !network.is_predefined()).to_string();
+    any("driver", &|driver| record.driver == driver)
+        && any("id", &|id| network.id.contains(id))
+        && any("name", &|name| network.name.contains(name))
+        && any("scope", &|scope| scope == "local")
+        && any("type", &|kind| (kind == "builtin") == network.is_predefined())
+        && any("dangling", &|wanted| matches!(wanted, "1" | "true").to_string() == is_dangling)
+        && values("label").iter().all(|text| Label::parse(text).is_in(&record.labels))
 }
 
 fn pool(pool: &AddressPool) -> Value {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dhow_engine::Label;
 use dhow_engine::containers::Volume;
 use serde_json::{Value, json};
 
@@ -16,6 +17,20 @@ pub fn inspect(volume: &Volume) -> Value {
         "Options": map(&volume.options),
         "Scope": "local",
     })
+}
+
+/// Whether a list with these filters shows a volume; `values` are those of a filter, by its name. Names and drivers are
+/// alternatives, labels must all fit.
+pub fn fits(volume: &Volume, values: &dyn Fn(&str) -> Vec<String>) -> bool {
+    let any = |name: &str, fits: &dyn Fn(&str) -> bool| {
+        let wanted = values(name);
+        wanted.is_empty() || wanted.iter().any(|value| fits(value))
+    };
+    let has = |text: &String| Label::parse(text).is_in(&volume.labels);
+    any("name", &|text| volume.name.contains(text))
+        && any("driver", &|text| volume.driver() == text)
+        && values("label").iter().all(has)
+        && !values("label!").iter().any(has)
 }
 
 /// Docker says `null` where nothing was given.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::rig::{Api, Rig};
+use crate::rig::{Api, Rig, has_tool, skip};
 
 /// What is asked of the socket without docker's client, and what it says.
 fn ask(rig: &Rig, api: &Api, request: &str) -> String {
@@ -117,4 +117,93 @@ fn what_is_no_request_is_told_so() {
         );
     }
     assert_eq!(ask(&rig, &api, "http://x/_ping"), "OK");
+}
+
+const COMPOSE: &str = r#"version: "3"
+services:
+  web:
+    image: busybox
+    command: sh -c "echo hello from web; exec sleep 1000"
+    ports: ["0:80"]
+    depends_on: [db]
+  db:
+    image: busybox
+    command: sh -c "echo hello from db; exec sleep 1000"
+    volumes: ["data:/data"]
+volumes:
+  data: {}
+"#;
+
+#[test]
+fn compose_brings_up_services_that_find_each_other_and_takes_them_down() {
+    let Some(rig) = Rig::start() else { return };
+    let Some(api) = Api::start(&rig) else { return };
+    if !has_tool("docker-compose") {
+        return;
+    }
+    rig.ok("dhow pull -q busybox");
+    // Names of projects become names of networks, which all tests share.
+    let project = format!("rig{}", std::process::id());
+    let app = rig.context("app", &[("docker-compose.yml", COMPOSE)]);
+    let host = format!("env DOCKER_HOST=unix://{}", api.socket.display());
+    let compose = |line: &str| app.ok(&format!("{host} docker-compose --ansi never -p {project} {line}"));
+    compose("up -d");
+    rig.eventually("both say hello", || {
+        let said = compose("logs");
+        said.contains("hello from web") && said.contains("hello from db")
+    });
+    let listed = compose("ps");
+    assert_eq!(listed.matches(" Up ").count(), 2, "{listed}");
+    assert!(compose("exec -T web ping -c1 -W5 db").contains("1 packets received"));
+    compose("down -v -t 0");
+    assert_eq!(rig.ok("dhow ps -aq"), "");
+    assert_eq!(rig.ok("dhow volume ls -q"), "");
+    assert_eq!(rig.ok(&format!("dhow network ls -q --filter name={project}")), "");
+}
+
+const PYTHON: &str = r#"
+import docker, io, tarfile
+client = docker.from_env()
+assert client.ping()
+client.images.pull('busybox', tag='latest')
+assert client.containers.run('busybox', 'echo from python', remove=True) == b'from python\n'
+network = client.networks.create('NAME', driver='bridge')
+volume = client.volumes.create('data')
+held = client.containers.run('busybox', 'sh -c "echo held; exec sleep 1000"', detach=True, name='held', network='NAME',
+                             volumes={'data': {'bind': '/data', 'mode': 'rw'}}, labels={'a': 'b'})
+code, output = held.exec_run('echo exec')
+assert (code, output) == (0, b'exec\n'), (code, output)
+for line in held.logs(stream=True, follow=True):
+    assert line == b'held\n', line
+    break
+assert [c.name for c in client.containers.list(filters={'label': 'a=b'})] == ['held']
+assert held.attrs['NetworkSettings']['Networks'].keys() == {'NAME'}
+held.pause(); held.reload(); assert held.status == 'paused'; held.unpause()
+image = held.commit('me/by-python', 'x')
+assert 'me/by-python:x' in image.tags
+events = client.events(decode=True, filters={'event': 'die'})
+held.kill()
+assert next(events)['Actor']['Attributes']['exitCode'] == '137'
+assert held.wait()['StatusCode'] == 137
+try:
+    client.containers.get('nosuch')
+    raise SystemExit('it was found')
+except docker.errors.NotFound:
+    pass
+held.remove(); network.remove(); volume.remove()
+print('done')
+"#;
+
+#[test]
+fn docker_py_does_what_it_does_on_dockerd() {
+    let Some(rig) = Rig::start() else { return };
+    let Some(api) = Api::start(&rig) else { return };
+    if rig.run("python3 -c 'import docker'").status != 0 {
+        let _: Option<()> = skip("python3-docker is not installed");
+        return;
+    }
+    let script = PYTHON.replace("NAME", &format!("py{}", std::process::id()));
+    rig.at("").write("story.py", &script);
+    let said = rig.ok(&format!("env DOCKER_HOST=unix://{} python3 story.py", api.socket.display()));
+    assert_eq!(said, "done");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dhow_engine::containers::{CommitContainer, ExportError};
 use dhow_engine::containers::{
     CommitContainerError, CreateError, FindError, InspectContainerError, RemoveError, RemoveOptions,
-    RenameError, RestartError, SignalError, StartError, StopOptions, WindowSize,
+    RenameError, RestartError, SignalError, StartError, StopOptions, TopError, WindowSize,
 };
 use hyper::StatusCode;
 use serde_json::json;
@@ -65,6 +65,11 @@ statuses! {
         CommitContainerError::Find(FindError::NotFound(_)) => NOT_FOUND,
         CommitContainerError::Change(_) => BAD_REQUEST,
     }
+    TopError {
+        TopError::Find(FindError::NotFound(_)) => NOT_FOUND,
+        TopError::NotRunning(_) => CONFLICT,
+        TopError::Restarting(_) => CONFLICT,
+    }
     ExportError { ExportError::Find(FindError::NotFound(_)) => NOT_FOUND }
 }
 
@@ -73,7 +78,12 @@ const ENGINE_FAILED: u8 = 125;
 
 pub(super) fn list(call: Call) -> Result<Reply, ApiError> {
     let filters = call.query.filters()?;
-    let limit = call.query.number::<usize>("limit")?.filter(|limit| *limit > 0);
+    // Clients say -1 for all.
+    let limit = call
+        .query
+        .number::<i64>("limit")?
+        .and_then(|limit| usize::try_from(limit).ok())
+        .filter(|limit| *limit > 0);
     let lines = filters.lines();
     let filter =
         crate::container_filter::ContainerFilter::parse(&lines, &call.engine).map_err(ApiError::bad)?;
@@ -178,6 +188,13 @@ pub(super) fn remove(call: Call) -> Result<Reply, ApiError> {
     let options = RemoveOptions { force: call.query.is_set("force"), volumes: call.query.is_set("v") };
     call.engine.containers().remove(&call.name, options)?;
     Ok(Reply::done())
+}
+
+pub(super) fn top(call: Call) -> Result<Reply, ApiError> {
+    let args: Vec<String> =
+        call.query.get("ps_args").unwrap_or("-ef").split_whitespace().map(str::to_owned).collect();
+    let processes = call.engine.containers().top(&call.name, &args, call.engine.program_folders())?;
+    Ok(Reply::ok(json!({ "Titles": processes.titles, "Processes": processes.rows })))
 }
 
 pub(super) fn export(call: Call) -> Result<Reply, ApiError> {

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use dhow_engine::containers::{
     ContainerPort, CreateRequest, DnsOptions, HealthConfig, HostConfig, Limits, LogConfig, MountRequest,
-    PortMapping, Ulimit, parse_mount, parse_tmpfs, parse_volume,
+    NetworkMode, PortMapping, Ulimit, parse_mount, parse_tmpfs, parse_volume,
 };
+use dhow_engine::networks::EndpointConfig;
 use dhow_template::units::ram_in_bytes;
 use hyper::StatusCode;
 use serde::{Deserialize, Deserializer};
@@ -15,9 +16,10 @@ use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
 use super::exchange::{Call, Reply};
+use super::networks::Endpoint;
 
 /// Docker writes `null` for whatever is not set.
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+pub(super) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
@@ -80,6 +82,15 @@ struct Body {
     mac_address: String,
     #[serde(deserialize_with = "or_default")]
     host_config: Host,
+    #[serde(deserialize_with = "or_default")]
+    networking_config: Networking,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Networking {
+    #[serde(deserialize_with = "or_default")]
+    endpoints_config: BTreeMap<String, Option<Endpoint>>,
 }
 
 /// How to tell whether the program is well; times in nanoseconds.
@@ -253,15 +264,13 @@ impl Body {
         let volumes_from =
             self.host_config.volumes_from.iter().map(|text| volumes_from(text)).collect::<Result<_, _>>()?;
         let mut host = self.host_config.host()?;
+        let networks = networks(&host.network, self.networking_config.endpoints_config, &self.mac_address)?;
         host.hostname = match (text(self.hostname), text(self.domainname)) {
             (Some(name), Some(domain)) => Some(format!("{name}.{domain}")),
             (name, _) => name,
         };
         (host.tty, host.open_stdin, host.stdin_once) = (self.tty, self.open_stdin, self.stdin_once);
         host.stop_timeout_s = self.stop_timeout;
-        if let Some(mac) = text(self.mac_address) {
-            host.mac = Some(mac.parse().map_err(|_| ApiError::bad(format!("invalid MAC address: {mac}")))?);
-        }
         Ok(CreateRequest {
             image: self.image,
             command: self.cmd.map(Words::list).unwrap_or_default(),
@@ -275,10 +284,41 @@ impl Body {
             healthcheck: self.healthcheck.map(health),
             mounts,
             volumes_from,
+            networks,
             host,
             ..CreateRequest::default()
         })
     }
+}
+
+/// The networks of a container, that of its mode first. Older clients say the hardware address beside them.
+fn networks(
+    mode: &NetworkMode,
+    endpoints: BTreeMap<String, Option<Endpoint>>,
+    mac: &str,
+) -> Result<Vec<(String, EndpointConfig)>, ApiError> {
+    let first = match mode.to_string() {
+        mode if mode == "default" => "bridge".to_owned(),
+        mode => mode,
+    };
+    let mut networks = Vec::new();
+    for (name, endpoint) in endpoints {
+        let name = if name == "default" { "bridge".to_owned() } else { name };
+        networks.push((name, endpoint.unwrap_or_default().config()?));
+    }
+    if !mac.is_empty() {
+        let address = mac.parse().map_err(|_| ApiError::bad(format!("invalid MAC address: {mac}")))?;
+        match networks.iter_mut().find(|(name, _)| *name == first) {
+            Some((_, endpoint)) => endpoint.mac = Some(address),
+            None => networks
+                .push((first.clone(), EndpointConfig { mac: Some(address), ..EndpointConfig::default() })),
+        }
+    }
+    if !networks.is_empty() && !networks.iter().any(|(name, _)| *name == first) {
+        networks.push((first.clone(), EndpointConfig::default()));
+    }
+    networks.sort_by_key(|(name, _)| *name != first);
+    Ok(networks)
 }
 
 /// `CONTAINER[:ro]`.

@@ -18,11 +18,13 @@ mod error;
 mod exchange;
 mod exec;
 mod images;
+mod networks;
 mod pending;
 mod query;
 mod route;
 mod server;
 mod system;
+mod volumes;
 
 pub use route::coverage;
 pub use server::{Config, Listen, ListenError, Notice, ServeError, Server};

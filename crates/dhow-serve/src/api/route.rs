@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::error::ApiError;
 use super::exchange::{Call, Reply};
-use super::{attach, containers, create, exec, images, system};
+use super::{attach, containers, create, exec, images, networks, system, volumes};
 
 /// One endpoint.
 pub(crate) struct Route {
@@ -44,6 +44,12 @@ pub(crate) const ROUTES: &[Route] = &[
     route("GET", "/info", &[], system::info),
     route("GET", "/events", &["since", "until", "filters"], system::events),
     route("GET", "/system/df", &["type"], system::df),
+    route(
+        "POST",
+        "/build/prune",
+        &["all", "filters", "keep-storage", "reserved-space", "max-used-space", "min-free-space"],
+        system::prune_build_cache,
+    ),
     route("POST", "/auth", &[], system::auth),
     route("GET", "/images/json", &["all", "filters", "shared-size", "digests"], images::list),
     route(
@@ -87,6 +93,7 @@ pub(crate) const ROUTES: &[Route] = &[
         &["follow", "stdout", "stderr", "since", "until", "timestamps", "tail"],
         attach::logs,
     ),
+    route("GET", "/containers/{id}/top", &["ps_args"], containers::top),
     route("GET", "/containers/{id}/export", &[], containers::export),
     route("POST", "/containers/{id}/exec", &[], exec::create),
     route("DELETE", "/containers/{id}", &["v", "force", "link"], containers::remove),
@@ -98,6 +105,19 @@ pub(crate) const ROUTES: &[Route] = &[
         &["container", "repo", "tag", "comment", "author", "pause", "changes"],
         containers::commit,
     ),
+    route("POST", "/containers/prune", &["filters"], volumes::prune_containers),
+    route("GET", "/networks", &["filters"], networks::list),
+    route("POST", "/networks/create", &[], networks::create),
+    route("POST", "/networks/prune", &["filters"], networks::prune),
+    route("GET", "/networks/{id}", &[], networks::inspect),
+    route("POST", "/networks/{id}/connect", &[], networks::connect),
+    route("POST", "/networks/{id}/disconnect", &[], networks::disconnect),
+    route("DELETE", "/networks/{id}", &[], networks::remove),
+    route("GET", "/volumes", &["filters"], volumes::list),
+    route("POST", "/volumes/create", &[], volumes::create),
+    route("POST", "/volumes/prune", &["filters"], volumes::prune),
+    route("GET", "/volumes/{name}", &[], volumes::inspect),
+    route("DELETE", "/volumes/{name}", &["force"], volumes::remove),
     route("GET", "/swarm", &[], system::no_swarm),
     route("GET", "/nodes", &[], system::no_swarm),
     route("GET", "/services", &[], system::no_swarm),

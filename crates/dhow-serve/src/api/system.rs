@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use dhow_engine::{EventRange, Secret};
+use dhow_engine::{CacheTotals, EventRange, PruneBuildCache, Secret};
 use hyper::StatusCode;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -16,6 +16,7 @@ use crate::{event, system};
 
 statuses! {
     dhow_engine::SystemInfoError {}
+    dhow_engine::BuildCacheError {}
     dhow_engine::DiskUsageError {}
 }
 
@@ -139,6 +140,33 @@ pub(super) fn events(call: Call) -> Result<Reply, ApiError> {
 pub(super) fn nanoseconds(text: &str) -> Result<i64, ApiError> {
     let now = Timestamp::now();
     crate::when::nanoseconds(text, now).ok_or_else(|| ApiError::bad(format!("invalid time {text:?}")))
+}
+
+pub(super) fn prune_build_cache(call: Call) -> Result<Reply, ApiError> {
+    let filters = call.query.filters()?;
+    filters.check(&["until", "id", "unused-for"])?;
+    let now = Timestamp::now();
+    let before = |name: &str| -> Result<Option<i64>, ApiError> {
+        let read = |text: &String| {
+            crate::when::seconds(text, now)
+                .ok_or_else(|| ApiError::bad(format!("invalid filter '{name}={text}'")))
+        };
+        filters.get(name).last().map(read).transpose()
+    };
+    let until = before("until")?.or(before("unused-for")?);
+    let ids = filters.get("id");
+    let pruned = call.engine.prune_build_cache(&PruneBuildCache {
+        all: call.query.is_set("all"),
+        fits: &|entry| {
+            until.is_none_or(|until| entry.last_used < until)
+                && (ids.is_empty() || ids.iter().any(|id| entry.id.starts_with(id.as_str())))
+        },
+        reserved_bytes: call.query.number("reserved-space")?.or(call.query.number("keep-storage")?),
+        bytes_max: call.query.number("max-used-space")?,
+        free_bytes_min: call.query.number("min-free-space")?,
+    })?;
+    let ids: Vec<&str> = pruned.iter().map(|entry| entry.id.as_str()).collect();
+    Ok(Reply::ok(json!({ "CachesDeleted": ids, "SpaceReclaimed": CacheTotals::of(&pruned).bytes })))
 }
 
 pub(super) fn df(call: Call) -> Result<Reply, ApiError> {

@@ -4,7 +4,6 @@ use dhow_engine::networks::NetworkDetails;
 use dhow_template::format::{Columns, rows};
 use serde_json::{Value, json};
 
-use super::images::image_filter;
 use super::ps;
 use crate::error::CliError;
 use crate::filter::Filters;
@@ -46,28 +45,16 @@ pub(crate) struct NetworkLsArgs {
 
 pub(crate) fn run(args: &NetworkLsArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
     let filters = Filters::parse(&args.filters, FILTERS)?;
-    let labels = image_filter(&filters, jiff::Timestamp::now())?.labels;
     if let Some(kind) = filters.all("type").find(|kind| !["custom", "builtin"].contains(kind)) {
         return Err(CliError::new(format!("invalid filter 'type={kind}'")));
     }
-    let is_dangling = filters.truth("dangling")?;
-    let fits = |details: &NetworkDetails| {
-        let (network, record) = (&details.network, &details.network.record);
-        let any = |name: &str, fits: &dyn Fn(&str) -> bool| {
-            filters.last(name).is_none() || filters.all(name).any(fits)
-        };
-        any("driver", &|driver| record.driver == driver)
-            && any("id", &|id| network.id.contains(id))
-            && any("name", &|name| network.name.contains(name))
-            && any("scope", &|scope| scope == "local")
-            && any("type", &|kind| (kind == "builtin") == network.is_predefined())
-            && is_dangling.is_none_or(|wanted| {
-                // The networks every host has are no leftovers.
-                wanted == (details.is_dangling && !network.is_predefined())
-            })
-            && labels.iter().all(|label| label.is_in(&record.labels))
-    };
-    let shown: Vec<NetworkDetails> = engine.list_networks()?.into_iter().filter(fits).collect();
+    filters.truth("dangling")?;
+    let values = |name: &str| filters.all(name).map(str::to_owned).collect();
+    let shown: Vec<NetworkDetails> = engine
+        .list_networks()?
+        .into_iter()
+        .filter(|details| dhow_serve::network::fits(details, &values))
+        .collect();
     if args.quiet {
         for details in &shown {
             ui.line(id(details, args.no_trunc))?;

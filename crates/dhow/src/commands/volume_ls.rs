@@ -43,9 +43,11 @@ pub(crate) struct VolumeLsArgs {
 pub(crate) fn run(args: &VolumeLsArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
     let filters = Filters::parse(&args.filters, FILTERS)?;
     let dangling = filters.truth("dangling")?;
+    let values = |name: &str| filters.all(name).map(str::to_owned).collect();
     let mut volumes = engine.list_volumes()?;
     volumes.retain(|volume| {
-        dangling.is_none_or(|dangling| dangling == volume.users.is_empty()) && fits(volume, &filters)
+        dangling.is_none_or(|dangling| dangling == volume.users.is_empty())
+            && dhow_serve::volume::fits(volume, &values)
     });
     if args.quiet && args.format.is_none() {
         volumes.iter().try_for_each(|volume| ui.line(&volume.name))?;
@@ -55,21 +57,6 @@ pub(crate) fn run(args: &VolumeLsArgs, engine: &Engine, ui: &mut Ui) -> Result<u
     let methods = |row: &Value, method: &str, args: &[Value]| label(row, method, args);
     ui.text(&format::rows(args.format.as_deref(), COLUMNS, &rows, &methods)?)?;
     Ok(0)
-}
-
-/// Names and drivers are alternatives, labels must all fit.
-fn fits(volume: &Volume, filters: &Filters) -> bool {
-    let any = |name: &str, fits: &dyn Fn(&str) -> bool| {
-        filters.all(name).next().is_none() || filters.all(name).any(fits)
-    };
-    let has = |text: &str| match text.split_once('=') {
-        Some((name, value)) => volume.labels.get(name).is_some_and(|held| held == value),
-        None => volume.labels.contains_key(text),
-    };
-    any("name", &|text| volume.name.contains(text))
-        && any("driver", &|text| volume.driver() == text)
-        && filters.all("label").all(has)
-        && !filters.all("label!").any(has)
 }
 
 fn row(volume: &Volume) -> Value {
