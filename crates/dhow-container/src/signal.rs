@@ -196,7 +196,7 @@ impl Containers {
     }
 
     /// Gives the terminal of a running container another size.
-    pub fn resize(&self, text: &str, size: dhow_runtime::WindowSize) -> Result<(), AttachError> {
+    pub fn resize(&self, text: &str, size: WindowSize) -> Result<(), AttachError> {
         let (container, attached) = self.attach(text)?;
         let socket = self.run_dir(&container.id).socket();
         Ok(attached.resize(size).map_err(disk("write to", &socket))?)

@@ -9,6 +9,7 @@ pub mod container;
 pub mod container_filter;
 pub mod event;
 pub mod image;
+pub mod log_config;
 pub mod network;
 pub mod subrequest;
 pub mod system;

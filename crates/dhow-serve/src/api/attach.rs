@@ -200,7 +200,8 @@ fn serve(
     }
     let Some(attached) = attached.filter(|_| wanted.stream) else { return Ok(()) };
     let stdin = (wanted.stdin && container.record.host.open_stdin).then(|| stream.as_fd());
-    let streams = AttachStreams { stdin, terminal, detach_keys: &wanted.detach_keys, signals: None };
+    let streams =
+        AttachStreams { stdin, terminal, detach_keys: &wanted.detach_keys, signals: None, resized: None };
     let run_dir = engine.containers().run_dir(&container.id);
     attached.pump(&run_dir, streams, &mut stdout, &mut stderr).map(drop)
 }

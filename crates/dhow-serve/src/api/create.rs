@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use dhow_engine::containers::{
-    ContainerPort, CreateRequest, DnsOptions, HealthConfig, HostConfig, Limits, LogConfig, MountRequest,
-    NetworkMode, PortMapping, Ulimit, parse_mount, parse_tmpfs, parse_volume,
+    ContainerPort, CreateRequest, DeviceRequest, DeviceRule, DnsOptions, HealthConfig, HostConfig, IpcShare,
+    Limits, LogConfig, MountRequest, NetworkMode, PortMapping, RareConfig, Ulimit, parse_mount, parse_tmpfs,
+    parse_volume,
 };
-use dhow_engine::networks::EndpointConfig;
-use dhow_template::units::ram_in_bytes;
+use dhow_engine::networks::{EndpointConfig, Link};
 use hyper::StatusCode;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
@@ -184,6 +184,34 @@ struct Host {
     cpu_quota: i64,
     #[serde(deserialize_with = "or_default")]
     cpuset_cpus: String,
+    #[serde(deserialize_with = "or_default")]
+    cpuset_mems: String,
+    #[serde(deserialize_with = "or_default")]
+    memory_reservation: i64,
+    memory_swappiness: Option<i64>,
+    #[serde(deserialize_with = "or_default")]
+    oom_kill_disable: bool,
+    #[serde(deserialize_with = "or_default")]
+    oom_score_adj: i64,
+    #[serde(rename = "CpuRealtimePeriod", deserialize_with = "or_default")]
+    cpu_rt_period: i64,
+    #[serde(rename = "CpuRealtimeRuntime", deserialize_with = "or_default")]
+    cpu_rt_runtime: i64,
+    #[serde(deserialize_with = "or_default")]
+    blkio_weight: u16,
+    #[serde(deserialize_with = "or_default")]
+    devices: Vec<Device>,
+    #[serde(deserialize_with = "or_default")]
+    device_cgroup_rules: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    annotations: BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
+    links: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    userns_mode: String,
+    /// An empty list unmasks everything; none means the usual ones.
+    masked_paths: Option<Vec<String>>,
+    readonly_paths: Option<Vec<String>>,
     pids_limit: Option<i64>,
     #[serde(deserialize_with = "or_default")]
     ulimits: Vec<Limit>,
@@ -199,6 +227,17 @@ struct Log {
     kind: String,
     #[serde(deserialize_with = "or_default")]
     config: BTreeMap<String, String>,
+}
+
+/// A device of the host.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Device {
+    path_on_host: String,
+    #[serde(default)]
+    path_in_container: String,
+    #[serde(default)]
+    cgroup_permissions: String,
 }
 
 #[derive(Deserialize)]
@@ -265,10 +304,8 @@ impl Body {
             self.host_config.volumes_from.iter().map(|text| volumes_from(text)).collect::<Result<_, _>>()?;
         let mut host = self.host_config.host()?;
         let networks = networks(&host.network, self.networking_config.endpoints_config, &self.mac_address)?;
-        host.hostname = match (text(self.hostname), text(self.domainname)) {
-            (Some(name), Some(domain)) => Some(format!("{name}.{domain}")),
-            (name, _) => name,
-        };
+        host.hostname = text(self.hostname);
+        host.rare.domainname = self.domainname;
         (host.tty, host.open_stdin, host.stdin_once) = (self.tty, self.open_stdin, self.stdin_once);
         host.stop_timeout_s = self.stop_timeout;
         Ok(CreateRequest {
@@ -369,6 +406,20 @@ impl Host {
         let address = |text: &String| {
             text.parse::<IpAddr>().map_err(|_| ApiError::bad(format!("{text} is not an IP address")))
         };
+        let (pid_host, pid_of) = shared("PID", &self.pid_mode)?;
+        let (ipc_host, ipc) = match self.ipc_mode.as_str() {
+            "shareable" => (false, IpcShare::Shareable),
+            "none" => (false, IpcShare::None),
+            mode => {
+                let (host, of) = shared("IPC", mode)?;
+                (host, of.map_or(IpcShare::Private, IpcShare::Of))
+            }
+        };
+        if !matches!(self.userns_mode.as_str(), "" | "host") {
+            return Err(ApiError::bad(format!("invalid USER mode: {}", self.userns_mode)));
+        }
+        let rules =
+            self.device_cgroup_rules.iter().map(|text| text.parse::<DeviceRule>()).collect::<Result<_, _>>();
         let mut host = HostConfig {
             groups: self.group_add,
             publish,
@@ -387,10 +438,10 @@ impl Host {
             privileged: self.privileged,
             read_only: self.readonly_rootfs,
             init: self.init.unwrap_or(false),
-            pid_host: is_host("PidMode", &self.pid_mode, "")?,
-            ipc_host: is_host("IpcMode", &self.ipc_mode, "private")?,
-            uts_host: is_host("UTSMode", &self.uts_mode, "")?,
-            cgroup_host: is_host("CgroupnsMode", &self.cgroupns_mode, "private")?,
+            pid_host,
+            ipc_host,
+            uts_host: is_host("UTS", &self.uts_mode, "")?,
+            cgroup_host: is_host("CGROUP", &self.cgroupns_mode, "private")?,
             limits: Limits {
                 memory_bytes: set(self.memory),
                 memory_swap_bytes: set(self.memory_swap),
@@ -400,6 +451,14 @@ impl Host {
                 cpu_period_us: Some(self.cpu_period).filter(|period| *period != 0),
                 cpuset_cpus: Some(self.cpuset_cpus).filter(|cpus| !cpus.is_empty()),
                 pids_max: self.pids_limit.filter(|pids| *pids != 0),
+                cpuset_mems: Some(self.cpuset_mems).filter(|nodes| !nodes.is_empty()),
+                memory_reservation_bytes: set(self.memory_reservation),
+                memory_swappiness: self.memory_swappiness.filter(|swappiness| *swappiness != -1),
+                oom_kill_disable: self.oom_kill_disable,
+                cpu_rt_runtime_us: set(self.cpu_rt_runtime),
+                cpu_rt_period_us: set(self.cpu_rt_period),
+                blkio_weight: Some(self.blkio_weight).filter(|weight| *weight != 0),
+                blkio: Vec::new(),
             },
             ulimits: self
                 .ulimits
@@ -408,7 +467,19 @@ impl Host {
                 .collect(),
             sysctls: self.sysctls,
             shm_bytes: Some(self.shm_size).filter(|bytes| *bytes != 0),
-            log: log(&self.log_config)?,
+            log: log(self.log_config)?,
+            links: self.links.iter().map(|text| link(text)).collect(),
+            rare: RareConfig {
+                devices: self.devices.iter().map(device).collect::<Result<_, _>>()?,
+                device_rules: rules.map_err(|error| bad(&error))?,
+                pid_of,
+                ipc,
+                annotations: self.annotations,
+                oom_score_adj: set(self.oom_score_adj),
+                unmasked: self.masked_paths.is_some_and(|paths| paths.is_empty())
+                    && self.readonly_paths.is_none_or(|paths| paths.is_empty()),
+                ..RareConfig::default()
+            },
             ..HostConfig::default()
         };
         if !matches!(self.runtime.as_str(), "" | "dhow") {
@@ -438,13 +509,39 @@ impl Host {
     }
 }
 
-fn is_host(name: &str, mode: &str, own: &str) -> Result<bool, ApiError> {
+fn is_host(kind: &str, mode: &str, own: &str) -> Result<bool, ApiError> {
     match mode {
         "" => Ok(false),
         "host" => Ok(true),
-        mode if mode == own || mode == "private" => Ok(false),
-        mode => Err(ApiError::unsupported(format_args!("HostConfig.{name} {mode}"))),
+        mode if mode == own => Ok(false),
+        mode => Err(ApiError::bad(format!("invalid {kind} mode: {mode}"))),
     }
+}
+
+/// Whether the host's are used, or whose.
+fn shared(kind: &str, mode: &str) -> Result<(bool, Option<String>), ApiError> {
+    match (mode, mode.strip_prefix("container:")) {
+        ("" | "private", _) => Ok((false, None)),
+        ("host", _) => Ok((true, None)),
+        (_, Some(name)) if !name.is_empty() => Ok((false, Some(name.to_owned()))),
+        _ => Err(ApiError::bad(format!("invalid {kind} mode: {mode}"))),
+    }
+}
+
+fn device(device: &Device) -> Result<DeviceRequest, ApiError> {
+    let Device { path_on_host, path_in_container, cgroup_permissions } = device;
+    let target = if path_in_container.is_empty() { path_on_host } else { path_in_container };
+    let access = if cgroup_permissions.is_empty() { "rwm" } else { cgroup_permissions };
+    let parsed = format!("{path_on_host}:{target}:{access}").parse::<DeviceRequest>();
+    parsed.map_err(|error| ApiError::bad(error.to_string()))
+}
+
+/// `CONTAINER[:ALIAS]`, where clients may put a slash before either.
+fn link(text: &str) -> Link {
+    let (container, alias) = text.split_once(':').unwrap_or((text, text));
+    let (container, alias) =
+        (container.trim_start_matches('/').to_owned(), alias.rsplit('/').next().unwrap_or(alias));
+    Link { name: container.clone(), container, alias: alias.to_owned() }
 }
 
 fn extra_host(text: &str) -> Result<(String, Option<IpAddr>), ApiError> {
@@ -459,36 +556,31 @@ fn extra_host(text: &str) -> Result<(String, Option<IpAddr>), ApiError> {
 
 fn security(options: &[String], host: &mut HostConfig) -> Result<(), ApiError> {
     for option in options {
-        match option.replacen(':', "=", 1).as_str() {
-            "no-new-privileges" | "no-new-privileges=true" => host.no_new_privileges = true,
-            "no-new-privileges=false" => host.no_new_privileges = false,
-            "seccomp=unconfined" => host.seccomp_unconfined = true,
-            "seccomp=builtin" => host.seccomp_unconfined = false,
+        let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
+        match (name, value) {
+            ("no-new-privileges", "" | "true") => host.no_new_privileges = true,
+            ("no-new-privileges", "false") => host.no_new_privileges = false,
+            ("seccomp", "unconfined" | "builtin") => {
+                host.seccomp_unconfined = value == "unconfined";
+                host.rare.seccomp_profile = None;
+            }
+            // Clients send the profile itself.
+            ("seccomp", profile) if !profile.is_empty() => {
+                host.rare.seccomp_profile = Some(profile.to_owned())
+            }
+            ("systempaths", "unconfined") => host.rare.unmasked = true,
+            ("apparmor", "unconfined" | "") => host.rare.apparmor_profile.clear(),
+            ("apparmor", profile) => host.rare.apparmor_profile = profile.to_owned(),
             // What dhow does anyway.
-            "apparmor=unconfined" | "label=disable" => {}
-            _ => return Err(ApiError::unsupported(format_args!("the security option {option}"))),
+            ("label", "disable") => {}
+            _ => return Err(ApiError::bad(format!("invalid --security-opt: \"{option}\""))),
         }
     }
     Ok(())
 }
 
-fn log(log: &Log) -> Result<LogConfig, ApiError> {
-    match log.kind.as_str() {
-        "none" => return Ok(LogConfig::None),
-        "" | "json-file" | "local" => {}
-        other => return Err(ApiError::bad(format!("logger: no log driver named '{other}' is registered"))),
-    }
-    let (mut bytes_max, mut files_max) = (None, 1);
-    for (name, value) in &log.config {
-        let invalid = || ApiError::bad(format!("invalid value for {name}: {value}"));
-        match name.as_str() {
-            "max-size" if value == "-1" => {}
-            "max-size" => bytes_max = Some(ram_in_bytes(value).map_err(|_| invalid())?),
-            "max-file" => files_max = value.parse().ok().filter(|files| *files > 0).ok_or_else(invalid)?,
-            _ => return Err(ApiError::bad(format!("unknown log opt '{name}' for json-file log driver"))),
-        }
-    }
-    Ok(LogConfig::JsonFile { bytes_max, files_max })
+fn log(log: Log) -> Result<LogConfig, ApiError> {
+    crate::log_config::parse(&log.kind, log.config).map_err(ApiError::bad)
 }
 
 /// A mount in the fields of `--mount`.
@@ -572,13 +664,14 @@ mod tests {
     #[test]
     fn what_would_be_ignored_is_refused() {
         let refused = |host: Value| request(json!({ "Image": "x", "HostConfig": host })).unwrap_err();
-        assert_eq!(refused(json!({ "BlkioWeight": 10 })), "HostConfig.BlkioWeight is not supported by dhow");
+        assert_eq!(
+            refused(json!({ "StorageOpt": { "size": "1G" } })),
+            "HostConfig.StorageOpt is not supported by dhow"
+        );
         assert!(
             refused(json!({ "RestartPolicy": { "Name": "sometimes" } })).contains("invalid restart policy")
         );
-        assert!(
-            refused(json!({ "LogConfig": { "Type": "syslog" } })).contains("no log driver named 'syslog'")
-        );
+        assert!(refused(json!({ "LogConfig": { "Type": "syslog" } })).contains("syslog is not supported"));
         assert!(refused(json!({ "PortBindings": { "x/tcp": [{}] } })).contains('x'));
         assert!(request(json!({ "Image": "x", "Env": 1 })).is_err());
         assert!(request(json!({})).is_err());

@@ -2,14 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use dhow_engine::containers::{JsonFileConfig, LogConfig};
+use dhow_engine::containers::LogConfig;
 
-use super::create_flags::{bytes, unsupported};
 use crate::error::CliError;
-
-/// What the driver `local` keeps where nobody says how much.
-const LOCAL_BYTES_MAX: u64 = 20 << 20;
-const LOCAL_FILES_MAX: u32 = 5;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct LogFlags {
@@ -29,48 +24,8 @@ impl LogFlags {
             (name.to_owned(), value.to_owned())
         };
         let options: BTreeMap<String, String> = self.log_opt.iter().map(pair).collect();
-        match self.log_driver.as_str() {
-            "" | "json-file" => json_file(options, JsonFileConfig::default()),
-            "local" => {
-                let (bytes_max, files_max) = (Some(LOCAL_BYTES_MAX), LOCAL_FILES_MAX);
-                let usual = JsonFileConfig { bytes_max, files_max, local: true, ..JsonFileConfig::default() };
-                json_file(options, usual)
-            }
-            "none" if options.is_empty() => Ok(LogConfig::None),
-            "none" => Err(CliError::new("invalid logging opts for driver none")),
-            driver => Err(unsupported(&format!("--log-driver {driver}"))),
-        }
+        dhow_serve::log_config::parse(&self.log_driver, options).map_err(CliError::new)
     }
-}
-
-fn json_file(options: BTreeMap<String, String>, usual: JsonFileConfig) -> Result<LogConfig, CliError> {
-    let mut config = usual;
-    let driver = if config.local { "local" } else { "json-file" };
-    for (name, value) in &options {
-        match (name.as_str(), value.as_str()) {
-            ("max-size", "-1") if !config.local => config.bytes_max = None,
-            ("max-size", size) => match bytes("--log-opt max-size", size)? {
-                0 => return Err(CliError::new("max-size must be a positive number")),
-                size => config.bytes_max = Some(size),
-            },
-            ("max-file", count) => {
-                let count = count.parse::<u32>().map_err(|_| {
-                    CliError::new(format!("invalid value for max-file: {count}: expected a number"))
-                })?;
-                if count == 0 {
-                    return Err(CliError::new("max-file cannot be less than 1"));
-                }
-                config.files_max = count;
-            }
-            ("labels" | "env", _) if !config.local => {}
-            ("compress", "false") | ("mode", "blocking") => {}
-            ("compress" | "mode" | "max-buffer-size" | "tag" | "labels-regex" | "env-regex", value) => {
-                return Err(unsupported(&format!("--log-opt {name}={value}")));
-            }
-            _ => return Err(CliError::new(format!("unknown log opt '{name}' for {driver} log driver"))),
-        }
-    }
-    Ok(LogConfig::JsonFile(JsonFileConfig { options, ..config }))
 }
 
 #[cfg(test)]
