@@ -166,7 +166,10 @@ fn dockers_and_podmans_clients_sign_in_push_and_pull() {
     rig.ok("docker save -o saved.tar busybox");
     let dockerd = Dockerd::start(&rig);
     let docker = dockerd.iter().map(|dockerd| (dockerd.line(""), ""));
-    let podman = ["env -u DOCKER_CONFIG podman --storage-driver vfs --root peer --runroot peer-run"];
+    // Left to itself it keeps passwords in a folder of the host, in the way of other users.
+    let podman = [
+        "env -u DOCKER_CONFIG REGISTRY_AUTH_FILE=peer-auth podman --storage-driver vfs --root peer --runroot peer-run",
+    ];
     let podman = podman.into_iter().filter(|_| has_tool("podman"));
     for (client, plain) in docker.chain(podman.map(|client| (client.to_owned(), " --tls-verify=false"))) {
         rig.ok(&format!("{client} load -q -i saved.tar"));

@@ -35,7 +35,10 @@ fn everything_that_happens_is_told_once() {
     rig.fails("docker run --name failed busybox sh -c 'exit 3'", 3);
     rig.ok("docker rm failed");
     let mut told = events(&rig, "--since 1h --filter container=once");
-    assert_eq!(told, ["create", "start", "die", "destroy"].map(|event| format!("container {event} once")));
+    assert_eq!(
+        told,
+        ["create", "attach", "start", "die", "destroy"].map(|event| format!("container {event} once"))
+    );
     assert_eq!(events(&rig, "--since 1h --filter label=a=b"), told);
     told = events(&rig, "--since 1h --filter image=busybox --filter event=die --filter event=pull");
     assert_eq!(told, ["image pull busybox", "container die once", "container die failed"]);
