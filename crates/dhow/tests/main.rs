@@ -49,6 +49,7 @@ mod mounts;
 mod my_python_app;
 mod networks;
 mod peers;
+mod power_cut;
 mod python_hello_world;
 mod registry_serve;
 mod registry_storm;
