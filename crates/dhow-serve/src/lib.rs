@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod classic;
 pub mod container;
 pub mod container_filter;
 pub mod event;

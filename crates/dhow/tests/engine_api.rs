@@ -207,3 +207,60 @@ fn docker_py_does_what_it_does_on_dockerd() {
     let said = rig.ok(&format!("env DOCKER_HOST=unix://{} python3 story.py", api.socket.display()));
     assert_eq!(said, "done");
 }
+
+#[test]
+fn a_build_says_what_dockers_first_builder_said_and_shares_dhows_cache() {
+    let Some(rig) = Rig::start() else { return };
+    let Some(api) = Api::start(&rig) else { return };
+    rig.ok("dhow pull -q busybox");
+    let app = rig.context(
+        "app",
+        &[
+            (
+                "Dockerfile",
+                "FROM busybox\nARG V=1\nCOPY hello /\nRUN echo built $V\nCMD [\"cat\", \"/hello\"]\n",
+            ),
+            ("hello", "hello\n"),
+        ],
+    );
+    let line = |line: &str| format!("env DOCKER_BUILDKIT=0 {}", api.line(line));
+    let said = app.ok(&line("build -t me/app:1 --build-arg V=2 --label a=b ."));
+    for part in
+        ["Step 1/5 : FROM busybox", "Step 4/5 : RUN echo built $V", "built 2", "Successfully tagged me/app:1"]
+    {
+        assert!(said.contains(part), "`{part}` is missing in:\n{said}");
+    }
+    assert_eq!(rig.ok("dhow run --rm me/app:1"), "hello");
+    assert_eq!(rig.ok("dhow image inspect --format '{{.Config.Labels.a}}' me/app:1"), "b");
+    let again = app.ok(&line("build -t me/app:1 --build-arg V=2 --label a=b ."));
+    assert_eq!(again.matches("Using cache").count(), 4, "{again}");
+    let quiet = app.ok(&line("build -q ."));
+    assert!(quiet.starts_with("sha256:"), "{quiet}");
+    app.write("Bad", "FROM busybox\nRUN exit 3\n");
+    let failed = app.fails(&line("build -f Bad ."), 1);
+    assert!(failed.contains("exit 3"), "{failed}");
+    assert!(app.fails(&line("build -f Missing ."), 1).contains("Missing"));
+    // From standard input there is a Dockerfile, or an archive.
+    let sent = app.ok(&format!("sh -c 'tar c . | {}'", line("build -q -")));
+    assert!(sent.starts_with("sha256:"), "{sent}");
+}
+
+#[test]
+fn files_go_in_and_out_and_what_changed_is_told() {
+    let Some(rig) = Rig::start() else { return };
+    let Some(api) = Api::start(&rig) else { return };
+    rig.ok("dhow pull -q busybox");
+    rig.ok("dhow run -d --name held busybox sh -c 'mkdir /made; echo in >/made/file; exec sleep 1000'");
+    rig.eventually("the file is there", || rig.run("dhow exec held cat /made/file").status == 0);
+    rig.ok(&api.line("cp held:/made out"));
+    assert_eq!(rig.ok("cat out/file"), "in");
+    rig.at("").write("given", "given\n");
+    rig.ok(&api.line("cp given held:/made/given"));
+    assert_eq!(rig.ok("dhow exec held cat /made/given"), "given");
+    assert!(rig.fails(&api.line("cp held:/nosuch out"), 1).contains("nosuch"));
+    assert_eq!(rig.ok(&api.line("diff held")), rig.ok("dhow diff held"));
+    rig.ok(&api.line("update --memory 64m --memory-swap 64m held"));
+    assert_eq!(rig.ok("dhow inspect --format '{{.HostConfig.Memory}}' held"), "67108864");
+    assert!(rig.ok(&api.line("top held")).contains("sleep 1000"));
+    rig.ok(&api.line("rm -f held"));
+}

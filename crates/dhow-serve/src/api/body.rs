@@ -84,11 +84,25 @@ impl Out {
         self.sender.is_closed()
     }
 
+    /// Somebody who can tell from another thread whether the client has gone.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch(self.sender.clone().downgrade())
+    }
+
     /// Writes a line of JSON, at once.
     pub(crate) fn line(&mut self, value: &serde_json::Value) -> io::Result<()> {
         self.write_all(value.to_string().as_bytes())?;
         self.write_all(b"\r\n")?;
         self.flush()
+    }
+}
+
+/// Knows whether a client has gone.
+pub(crate) struct Watch(mpsc::WeakSender<Bytes>);
+
+impl Watch {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.upgrade().is_none_or(|sender| sender.is_closed())
     }
 }
 

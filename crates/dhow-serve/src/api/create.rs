@@ -6,8 +6,8 @@ use std::path::Path;
 
 use dhow_engine::containers::{
     ContainerPort, CreateRequest, DeviceRequest, DeviceRule, DnsOptions, HealthConfig, HostConfig, IpcShare,
-    Limits, LogConfig, MountRequest, NetworkMode, PortMapping, RareConfig, Ulimit, parse_mount, parse_tmpfs,
-    parse_volume,
+    Limits, LogConfig, MountRequest, NetworkMode, PortMapping, RareConfig, RestartPolicy, Ulimit,
+    parse_mount, parse_tmpfs, parse_volume,
 };
 use dhow_engine::networks::{EndpointConfig, Link};
 use hyper::StatusCode;
@@ -251,11 +251,27 @@ struct Binding {
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-struct Restart {
+pub(super) struct Restart {
     #[serde(deserialize_with = "or_default")]
     name: String,
     #[serde(deserialize_with = "or_default")]
     maximum_retry_count: i64,
+}
+
+impl Restart {
+    /// Nothing is said.
+    pub(super) fn is_empty(&self) -> bool {
+        self.name.is_empty()
+    }
+
+    pub(super) fn parse(&self) -> Result<RestartPolicy, ApiError> {
+        let text = match self.maximum_retry_count {
+            0 => self.name.clone(),
+            count => format!("{}:{count}", self.name),
+        };
+        text.parse()
+            .map_err(|error: dhow_engine::containers::RestartPolicyError| ApiError::bad(error.to_string()))
+    }
 }
 
 #[derive(Deserialize)]
@@ -399,10 +415,6 @@ impl Host {
                 publish.extend(PortMapping::parse(&text).map_err(|error| bad(&error))?);
             }
         }
-        let restart = match self.restart_policy.maximum_retry_count {
-            0 => self.restart_policy.name.clone(),
-            count => format!("{}:{count}", self.restart_policy.name),
-        };
         let address = |text: &String| {
             text.parse::<IpAddr>().map_err(|_| ApiError::bad(format!("{text} is not an IP address")))
         };
@@ -431,7 +443,7 @@ impl Host {
                 options: self.dns_options,
             },
             extra_hosts: self.extra_hosts.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?,
-            restart: restart.parse().map_err(|error| bad(&error))?,
+            restart: self.restart_policy.parse()?,
             auto_remove: self.auto_remove,
             cap_add: self.cap_add,
             cap_drop: self.cap_drop,
@@ -544,7 +556,7 @@ fn link(text: &str) -> Link {
     Link { name: container.clone(), container, alias: alias.to_owned() }
 }
 
-fn extra_host(text: &str) -> Result<(String, Option<IpAddr>), ApiError> {
+pub(super) fn extra_host(text: &str) -> Result<(String, Option<IpAddr>), ApiError> {
     let invalid = || ApiError::bad(format!("invalid extra host: {text}"));
     let (name, address) = text.split_once(['=', ':']).ok_or_else(invalid)?;
     let bare = address.trim_start_matches('[').trim_end_matches(']');

@@ -10,8 +10,10 @@
 //! The server holds no state: what an endpoint knows it reads from the engine each time. It may be killed at any
 //! moment, and many may run over one store.
 
+mod archive;
 mod attach;
 mod body;
+mod build;
 mod containers;
 mod create;
 mod error;

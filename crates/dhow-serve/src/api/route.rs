@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::error::ApiError;
 use super::exchange::{Call, Reply};
-use super::{attach, containers, create, exec, images, networks, system, volumes};
+use super::{archive, attach, build, containers, create, exec, images, networks, system, volumes};
 
 /// One endpoint.
 pub(crate) struct Route {
@@ -44,6 +44,36 @@ pub(crate) const ROUTES: &[Route] = &[
     route("GET", "/info", &[], system::info),
     route("GET", "/events", &["since", "until", "filters"], system::events),
     route("GET", "/system/df", &["type"], system::df),
+    route(
+        "POST",
+        "/build",
+        &[
+            "dockerfile",
+            "t",
+            "extrahosts",
+            "remote",
+            "q",
+            "nocache",
+            "cachefrom",
+            "pull",
+            "memory",
+            "memswap",
+            "cpushares",
+            "cpusetcpus",
+            "cpusetmems",
+            "cpuperiod",
+            "cpuquota",
+            "buildargs",
+            "shmsize",
+            "ulimits",
+            "labels",
+            "networkmode",
+            "platform",
+            "target",
+            "version",
+        ],
+        build::build,
+    ),
     route(
         "POST",
         "/build/prune",
@@ -95,6 +125,10 @@ pub(crate) const ROUTES: &[Route] = &[
     ),
     route("GET", "/containers/{id}/top", &["ps_args"], containers::top),
     route("GET", "/containers/{id}/export", &[], containers::export),
+    route("GET", "/containers/{id}/archive", &["path"], archive::get),
+    route("PUT", "/containers/{id}/archive", &["path", "noOverwriteDirNonDir", "copyUIDGID"], archive::put),
+    route("GET", "/containers/{id}/changes", &[], archive::changes),
+    route("POST", "/containers/{id}/update", &[], archive::update),
     route("POST", "/containers/{id}/exec", &[], exec::create),
     route("DELETE", "/containers/{id}", &["v", "force", "link"], containers::remove),
     route("POST", "/exec/{id}/start", &[], exec::start),
