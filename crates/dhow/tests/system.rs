@@ -173,3 +173,42 @@ fn info_and_version_answer_templates() {
     let json: Value = serde_json::from_str(&rig.ok("docker version -f json")).expect("JSON");
     assert_eq!(json["Server"]["Os"], "linux");
 }
+
+/// Bytes of all files below a folder, each once however many names it has.
+fn file_bytes(folder: &std::path::Path) -> u64 {
+    let line = format!("find {} -type f -printf '%i %s\\n'", folder.display());
+    let listed = std::process::Command::new("sh").args(["-c", &line]).output().expect("find is there");
+    let listed = String::from_utf8(listed.stdout).expect("numbers");
+    let inodes: std::collections::BTreeMap<&str, u64> = listed
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(inode, bytes)| (inode, bytes.parse().expect("a number")))
+        .collect();
+    inodes.values().sum()
+}
+
+#[test]
+fn system_df_says_what_the_files_take() {
+    let Some(rig) = Rig::start() else { return };
+    rig.ok("docker pull -q alpine");
+    rig.ok("docker pull -q python:3.9-slim");
+    rig.ok("docker run --name box --network none alpine sh -c 'head -c 300000 /dev/zero > /zeros'");
+    rig.ok("docker commit box kept");
+    let context = [("Dockerfile", "FROM alpine\nRUN head -c 200000 /dev/zero > /more\n")];
+    rig.context("app", &context).ok("docker build -q -t app .");
+    let shown = rig.ok("docker system df --format '{{.Size}}'");
+    let bytes = |text: &str| -> f64 {
+        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').expect("a unit");
+        let unit = match &text[end..] {
+            "B" => 1.0,
+            "kB" => 1e3,
+            "MB" => 1e6,
+            other => panic!("{other} in {text}"),
+        };
+        text[..end].parse::<f64>().expect("a number") * unit
+    };
+    let shown: f64 = shown.lines().map(bytes).sum();
+    let taken = (file_bytes(&rig.path("root/blobs")) + file_bytes(&rig.path("root/snapshots"))) as f64;
+    // It is shown with four digits.
+    assert!((shown - taken).abs() / taken < 0.001, "{shown} is shown and {taken} taken");
+}
