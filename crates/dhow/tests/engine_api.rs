@@ -261,6 +261,8 @@ fn files_go_in_and_out_and_what_changed_is_told() {
     assert_eq!(rig.ok(&api.line("diff held")), rig.ok("dhow diff held"));
     rig.ok(&api.line("update --memory 64m --memory-swap 64m held"));
     assert_eq!(rig.ok("dhow inspect --format '{{.HostConfig.Memory}}' held"), "67108864");
+    let used = rig.ok(&api.line("stats --no-stream --format '{{.Name}} {{.PIDs}} {{.MemUsage}}' held"));
+    assert!(used.starts_with("held 1 ") && used.ends_with("/ 64MiB"), "{used}");
     assert!(rig.ok(&api.line("top held")).contains("sleep 1000"));
     rig.ok(&api.line("rm -f held"));
 }

@@ -25,6 +25,7 @@ mod pending;
 mod query;
 mod route;
 mod server;
+mod stats;
 mod system;
 mod volumes;
 

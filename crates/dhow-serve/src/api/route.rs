@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::error::ApiError;
 use super::exchange::{Call, Reply};
-use super::{archive, attach, build, containers, create, exec, images, networks, system, volumes};
+use super::{archive, attach, build, containers, create, exec, images, networks, stats, system, volumes};
 
 /// One endpoint.
 pub(crate) struct Route {
@@ -123,6 +123,7 @@ pub(crate) const ROUTES: &[Route] = &[
         &["follow", "stdout", "stderr", "since", "until", "timestamps", "tail"],
         attach::logs,
     ),
+    route("GET", "/containers/{id}/stats", &["stream", "one-shot"], stats::stats),
     route("GET", "/containers/{id}/top", &["ps_args"], containers::top),
     route("GET", "/containers/{id}/export", &[], containers::export),
     route("GET", "/containers/{id}/archive", &["path"], archive::get),
