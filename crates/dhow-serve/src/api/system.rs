@@ -6,11 +6,10 @@ use dhow_engine::{CacheTotals, EventRange, PruneBuildCache, Secret};
 use hyper::StatusCode;
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::error::{ApiError, statuses};
 use super::exchange::{Call, Reply};
-use super::query::Filters;
 use super::{API_VERSION, API_VERSION_MIN};
 use crate::{event, system};
 
@@ -19,24 +18,6 @@ statuses! {
     dhow_engine::BuildCacheError {}
     dhow_engine::DiskUsageError {}
 }
-
-/// What the filters of events may be about.
-const EVENT_FILTERS: &[&str] = &[
-    "config",
-    "container",
-    "daemon",
-    "event",
-    "image",
-    "label",
-    "network",
-    "node",
-    "plugin",
-    "scope",
-    "secret",
-    "service",
-    "type",
-    "volume",
-];
 
 pub(super) fn ping(_: Call) -> Result<Reply, ApiError> {
     let headers = [
@@ -87,51 +68,22 @@ pub(super) fn info(call: Call) -> Result<Reply, ApiError> {
     Ok(Reply::ok(system::info(&call.engine.system_info()?, call.version)))
 }
 
-/// Whether an event is one of those that are wanted, as the command line decides it.
-fn is_wanted(event: &Value, filters: &Filters) -> bool {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let (kind, action) = (text(&event["Type"]), text(&event["Action"]));
-    let (id, attributes) = (text(&event["Actor"]["ID"]), &event["Actor"]["Attributes"]);
-    let is_meant = |name: &str| {
-        let known = text(&attributes["name"]);
-        name == id || name == known || (!name.is_empty() && id.starts_with(name))
-    };
-    filters.0.iter().all(|(name, values)| {
-        let any = |test: &dyn Fn(&str) -> bool| values.is_empty() || values.iter().any(|value| test(value));
-        match name.as_str() {
-            "type" => any(&|value| value == kind),
-            "event" => any(&|value| value == action || action.starts_with(&format!("{value}:"))),
-            "label" => values.iter().all(|value| {
-                let (name, wanted) =
-                    value.split_once('=').map_or((value.as_str(), None), |(n, v)| (n, Some(v)));
-                attributes[name].as_str().is_some_and(|held| wanted.is_none_or(|wanted| wanted == held))
-            }),
-            "scope" => any(&|value| value == "local"),
-            "image" => any(&|value| match kind.as_str() {
-                "image" => is_meant(value),
-                _ => text(&attributes["image"]) == value,
-            }),
-            other => kind == other && any(&|value| is_meant(value)),
-        }
-    })
-}
-
 pub(super) fn events(call: Call) -> Result<Reply, ApiError> {
     let filters = call.query.filters()?;
-    filters.check(EVENT_FILTERS)?;
+    filters.check(event::FILTERS)?;
     let time = |name| -> Result<Option<i64>, ApiError> { call.query.get(name).map(nanoseconds).transpose() };
     let until_ns = time("until")?;
     // Who asks for an end only means what has been.
     let since_ns = time("since")?.or(until_ns.map(|_| 0));
     let engine = call.engine;
     Ok(Reply::objects(move |out| {
+        let values = |name: &str| filters.get(name).to_vec();
         let range = EventRange { since_ns, until_ns };
         let out = RefCell::new(out);
         let goes_on = || !out.borrow().is_closed();
         // A client that has gone, or a store that is, ends it; nobody is left to be told.
         let _ = engine.events_while(range, &goes_on, &mut |happened| {
-            let message = event::message(happened);
-            !is_wanted(&message, &filters) || out.borrow_mut().line(&message).is_ok()
+            !event::fits(happened, &values) || out.borrow_mut().line(&event::message(happened)).is_ok()
         });
     }))
 }
@@ -201,33 +153,4 @@ pub(super) fn no_swarm(_: Call) -> Result<Reply, ApiError> {
 
 pub(super) fn plugins(_: Call) -> Result<Reply, ApiError> {
     Ok(Reply::ok(json!([])))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn filters_of_events_are_alternatives_and_labels_are_not() {
-        let event = json!({
-            "Type": "container", "Action": "exec_start: ls",
-            "Actor": { "ID": "abc123", "Attributes": { "name": "web", "image": "busybox", "a": "1" } },
-        });
-        let filters =
-            |text: &str| super::super::query::Query::parse(&format!("filters={text}")).filters().unwrap();
-        for (text, expected) in [
-            (r#"{"type":["image","container"]}"#, true),
-            (r#"{"container":["web"]}"#, true),
-            (r#"{"container":["abc"]}"#, true),
-            (r#"{"container":["other"]}"#, false),
-            (r#"{"event":["exec_start"]}"#, true),
-            (r#"{"event":["exec"]}"#, false),
-            (r#"{"label":["a","a%3D1"]}"#, true),
-            (r#"{"label":["a","b"]}"#, false),
-            (r#"{"image":["busybox"]}"#, true),
-            (r#"{"volume":["web"]}"#, false),
-        ] {
-            assert_eq!(is_wanted(&event, &filters(text)), expected, "{text}");
-        }
-    }
 }

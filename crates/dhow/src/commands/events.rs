@@ -1,6 +1,5 @@
-use std::collections::BTreeMap;
-
 use dhow_engine::{Engine, Event, EventRange};
+use dhow_serve::event::{self, message};
 use dhow_template::{MissingKey, Template};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -10,23 +9,6 @@ use crate::error::CliError;
 use crate::filter::Filters;
 use crate::ui::Ui;
 use crate::when;
-
-const FILTERS: &[&str] = &[
-    "config",
-    "container",
-    "daemon",
-    "event",
-    "image",
-    "label",
-    "network",
-    "node",
-    "plugin",
-    "scope",
-    "secret",
-    "service",
-    "type",
-    "volume",
-];
 
 /// Show what happens to images, containers and volumes
 #[derive(clap::Args, Debug)]
@@ -47,15 +29,16 @@ pub(crate) struct EventsArgs {
 
 pub(crate) fn run(args: &EventsArgs, engine: &Engine, ui: &mut Ui) -> Result<u8, CliError> {
     let now = Timestamp::now();
-    let filters = Filters::parse(&args.filters, FILTERS)?;
+    let filters = Filters::parse(&args.filters, event::FILTERS)?;
     let time = |text: &Option<String>| text.as_deref().map(|text| when::parse_ns(text, now)).transpose();
     let until_ns = time(&args.until)?;
     // Who asks for an end only means what has been, as with docker.
     let since_ns = time(&args.since)?.or(until_ns.map(|_| 0));
+    let values = |name: &str| filters.all(name).map(str::to_owned).collect();
     let show = Show::new(args.format.as_deref())?;
     let mut failed = None;
     engine.events(EventRange { since_ns, until_ns }, &mut |event| {
-        let shown = if fits(event, &filters) { show.print(event, ui) } else { Ok(()) };
+        let shown = if event::fits(event, &values) { show.print(event, ui) } else { Ok(()) };
         // Who follows wants to see each when it happens.
         failed = shown.and_then(|()| ui.flush()).err();
         failed.is_none()
@@ -82,7 +65,7 @@ impl Show {
     fn print(&self, event: &Event, ui: &mut Ui) -> Result<(), CliError> {
         match self {
             Show::Text => ui.line(text(event)),
-            Show::Json => ui.line(dhow_serve::event::message(event)),
+            Show::Json => ui.line(message(event)),
             Show::Template(template) => ui.line(template.render(&fields(event))?),
         }
     }
@@ -90,7 +73,7 @@ impl Show {
 
 /// An event as docker's templates know it.
 fn fields(event: &Event) -> Value {
-    let message = dhow_serve::event::message(event);
+    let message = message(event);
     json!({
         "Type": event.kind,
         "Action": event.action,
@@ -116,45 +99,6 @@ fn text(event: &Event) -> String {
     }
 }
 
-/// Values of one name are alternatives, names and labels must all fit.
-fn fits(event: &Event, filters: &Filters) -> bool {
-    let any =
-        |name: &str, fits: &dyn Fn(&str) -> bool| filters.last(name).is_none() || filters.all(name).any(fits);
-    let attribute = |name: &str| event.attributes.get(name).map(String::as_str);
-    // An id may be given by its beginning, and an image's name without its tag.
-    let is_called = |kind: &str, text: &str| {
-        event.kind == kind
-            && (event.id.starts_with(text)
-                || attribute("name") == Some(text)
-                || event.id.trim_start_matches("sha256:").starts_with(text))
-    };
-    let image = |text: &str| {
-        is_called("image", text) || attribute("image").is_some_and(|image| same_image(image, text))
-    };
-    let none_of = ["config", "node", "plugin", "secret", "service"];
-    any("type", &|text| event.kind == text)
-        && any("event", &|text| event.action == text || event.action.split(':').next() == Some(text))
-        && any("container", &|text| is_called("container", text))
-        && any("volume", &|text| is_called("volume", text))
-        && any("network", &|text| is_called("network", text))
-        && any("image", &image)
-        && any("scope", &|text| text == "local")
-        && any("daemon", &|_| event.kind == "daemon")
-        && none_of.iter().all(|name| filters.last(name).is_none())
-        && filters.all("label").all(|label| has_label(&event.attributes, label))
-}
-
-fn same_image(image: &str, text: &str) -> bool {
-    image == text || image.rsplit_once(':').is_some_and(|(name, _)| name == text)
-}
-
-fn has_label(attributes: &BTreeMap<String, String>, label: &str) -> bool {
-    match label.split_once('=') {
-        Some((name, value)) => attributes.get(name).is_some_and(|held| held == value),
-        None => attributes.contains_key(label),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,8 +119,9 @@ mod tests {
     fn filters_of_one_name_are_alternatives_and_names_must_all_fit() {
         let check = |texts: &[&str], expected| {
             let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
-            let filters = Filters::parse(&texts, FILTERS).expect("filters");
-            assert_eq!(fits(&event(), &filters), expected, "{texts:?}");
+            let filters = Filters::parse(&texts, event::FILTERS).expect("filters");
+            let values = |name: &str| filters.all(name).map(str::to_owned).collect();
+            assert_eq!(event::fits(&event(), &values), expected, "{texts:?}");
         };
         check(&[], true);
         check(&["type=image"], false);
