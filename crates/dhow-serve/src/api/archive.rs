@@ -126,7 +126,7 @@ struct Update {
     cpuset_cpus: String,
     cpuset_mems: String,
     pids_limit: Option<i64>,
-    restart_policy: Option<super::create::Restart>,
+    restart_policy: Option<super::create_body::Restart>,
 }
 
 pub(super) fn update(mut call: Call) -> Result<Reply, ApiError> {

@@ -16,6 +16,7 @@ mod body;
 mod build;
 mod containers;
 mod create;
+mod create_body;
 mod error;
 mod exchange;
 mod exec;

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::create::or_default;
+use super::create_body::or_default;
 use super::error::{ApiError, statuses};
 use super::exchange::{Call, Reply};
 use super::query::Filters;

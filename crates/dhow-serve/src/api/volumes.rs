@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::create::or_default;
+use super::create_body::or_default;
 use super::error::{ApiError, statuses};
 use super::exchange::{Call, Reply};
 use super::networks::prune_filters;
